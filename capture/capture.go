@@ -1,0 +1,124 @@
+package capture
+
+import (
+	"context"
+
+	"github.com/tailrace/tailrace/schemas"
+)
+
+// Position is a place in a source's log from which reading can start: every change of
+// every commit that ends at or before it has been seen, none of a later one.
+// Positions of one log are totally ordered by (File, Offset).
+type Position struct {
+	File   uint64 `json:"file,omitempty"` // number of the log file; 0 for PostgreSQL
+	Offset uint64 `json:"offset"`         // PostgreSQL: an LSN, the end of a commit or of what a keepalive covered
+	Set    string `json:"set,omitempty"`  // GTID set, for sources that resume by one
+}
+
+// Compare returns -1, 0 or 1 as p lies before, at or after q. Set does not count.
+func (p Position) Compare(q Position) int {
+	switch {
+	case p.File != q.File && p.File < q.File, p.File == q.File && p.Offset < q.Offset:
+		return -1
+	case p == q || p.File == q.File && p.Offset == q.Offset:
+		return 0
+	}
+	return 1
+}
+
+// LogInfo is what a source says of its log before anything is changed.
+type LogInfo struct {
+	Identity string   // which log this is, as stable text: system identifier, slot name
+	Ready    bool     // everything the log needs (publication, slot) exists
+	Lowest   Position // PostgreSQL: the slot's confirmed_flush_lsn; a start before it is not possible
+	Highest  Position // what the log holds by now; a start after it means that the log was rewound
+	Timeline uint32   // PostgreSQL: the server's timeline
+}
+
+// Source reads one database's log. Its methods are called in the order Inspect, then
+// Prepare if the log is not ready, then Run; a Source serves one run.
+type Source interface {
+	// Inspect says which log this is and what of it can be read. It changes nothing and
+	// takes nothing from a capture that may still be running; it waits until the log is
+	// free to be read (PostgreSQL: until nobody uses the slot) and fails, naming the
+	// user, if it does not become free.
+	Inspect(ctx context.Context) (LogInfo, error)
+	// Prepare creates what the log needs and returns the position from which a first
+	// run reads. What it creates, Inspect reports as Ready from then on.
+	Prepare(ctx context.Context) (Position, error)
+	// Run writes every change committed after from to out, in commit order, until ctx
+	// ends or the log cannot be read. It returns ctx's error in the first case.
+	Run(ctx context.Context, from Position, out Emitter) error
+	// Confirm says that everything up to p is durable, so that the log need not keep it.
+	// It never blocks and may be called from any goroutine while Run runs.
+	Confirm(p Position)
+	// Close gives up connections.
+	Close() error
+}
+
+// Tx is a source transaction as its changes begin.
+type Tx struct {
+	File       uint64 // place of the commit in the log: number of the file, 0 for PostgreSQL,
+	Pos        uint64 // and place in it (PostgreSQL: Begin's final_lsn)
+	ID         string // Debezium's transaction id; PostgreSQL `txid:lsn`, decimal. Valid during Begin only.
+	CommitTime int64  // microseconds since 1970-01-01 UTC
+}
+
+// TableVersion is what the log has said of a table, before its changes follow.
+type TableVersion struct {
+	Namespace, Name string
+	// Hash is a stable text (hex) over everything that the log said of this version, and
+	// over what the source had to add to it (a column that turned out to be nullable).
+	Hash string
+	// Describe makes the schemas.Table of this version from the log and the catalog as it
+	// is now. It is not called when the state holds the version already: then a replay
+	// must write what was written before, whatever the catalog has become.
+	Describe func(ctx context.Context) (*schemas.Table, error)
+}
+
+// Route is what the pipeline made of a table version: the ids to frame keys and values
+// with, and where they go. It stays valid until the Emitter's next Table call for the
+// same table.
+type Route struct {
+	Table   *schemas.Table // the version that holds; the plan is compiled from it
+	Topic   string
+	KeyID   int32 // schema ids in the registry; KeyID is 0 without a key
+	ValueID int32
+
+	topic *topicRoute
+}
+
+// Change is one record to be written: a row's change, or the tombstone after a delete.
+type Change struct {
+	Route  *Route
+	Op     byte   // c, u, d, r, t; 0 for a tombstone
+	Key    []byte // framed Avro; nil: the table has no key, or Op is t
+	Value  []byte // framed Avro envelope; nil for a tombstone
+	NewKey []byte // JSON text of the header __debezium.newkey on the delete (and its tombstone) of a key change; else nil
+	OldKey []byte // JSON text of the header __debezium.oldkey on the create of a key change; else nil
+}
+
+// Emitter takes a log's changes. Its methods are called from one goroutine, in log order:
+// Begin, any number of Table and Change, Commit. It keeps none of the slices it is given.
+// An error from any of them ends the source's Run, which returns it as it is.
+type Emitter interface {
+	// Begin starts a source transaction. A transaction without changes for us may be left
+	// out, if Idle tells of its place later.
+	Begin(tx *Tx) error
+	// Table must be called before the first change of each table version, inside or
+	// outside a transaction. It may block on the registry and on topics.
+	Table(ctx context.Context, v *TableVersion) (*Route, error)
+	// Change writes one record. A TRUNCATE (Op t) is one call: the pipeline writes it to
+	// each partition.
+	Change(ctx context.Context, c *Change) error
+	// Commit ends the transaction; end is the position after it.
+	Commit(ctx context.Context, end Position) error
+	// Idle says that nothing is in flight (no Begin without its Commit) and that the log
+	// has been read up to p. asked: the server wants to be told now what is durable.
+	Idle(ctx context.Context, p Position, asked bool) error
+	// Wait must be called whenever the source is about to block for more input, with or
+	// without a transaction in flight, so that what is complete goes out; and Resume
+	// before the first call of another method after it.
+	Wait()
+	Resume()
+}
