@@ -1,0 +1,158 @@
+package config
+
+// Config is the whole file. Load returns it with defaults filled in and validated.
+type Config struct {
+	Broker   Broker    `yaml:"broker" jsonschema:"required" jsonschema_description:"Where topics live: exactly one of embedded and kafka."`
+	Registry Registry  `yaml:"registry" jsonschema_description:"Where schemas live: our own server (serve) or another one (url). Default: serve on 127.0.0.1:8081."`
+	HTTP     HTTP      `yaml:"http" jsonschema_description:"Metrics, health and status of the process."`
+	Log      Log       `yaml:"log" jsonschema_description:"The log on stderr."`
+	Captures []Capture `yaml:"captures" jsonschema:"required" jsonschema_description:"One entry for each database whose log is tailed."`
+}
+
+// Broker says where topics live. Exactly one of its fields is set.
+type Broker struct {
+	Embedded *Embedded `yaml:"embedded" jsonschema_description:"The in-process broker for one machine."`
+	Kafka    *Kafka    `yaml:"kafka" jsonschema_description:"An Apache Kafka cluster."`
+}
+
+// Embedded is the in-process broker.
+type Embedded struct {
+	Dir     string `yaml:"dir" jsonschema_description:"Data directory, created with mode 0700. One process at a time. Default: ./data."`
+	Listen  string `yaml:"listen" jsonschema_description:"Loopback address for Kafka clients; port 0 takes a free one. Default: 127.0.0.1:9092."`
+	MinFree Size   `yaml:"min_free" jsonschema_description:"Producing stops when the disk has less free space than this. Default: 256MiB."`
+}
+
+// Kafka is a cluster to connect to.
+type Kafka struct {
+	Brokers []string `yaml:"brokers" jsonschema:"required" jsonschema_description:"host:port of one or more brokers to start from."`
+	TLS     *TLS     `yaml:"tls" jsonschema_description:"TLS to the brokers; {} takes the system's roots."`
+	SASL    *SASL    `yaml:"sasl" jsonschema_description:"Authentication to the brokers."`
+}
+
+// TLS names the files of a TLS client. Empty: the system's roots, no client certificate.
+type TLS struct {
+	CA         string `yaml:"ca" jsonschema_description:"PEM file of the authorities to trust."`
+	Cert       string `yaml:"cert" jsonschema_description:"PEM file of the client certificate; together with key."`
+	Key        string `yaml:"key" jsonschema_description:"PEM file of the client certificate's key."`
+	ServerName string `yaml:"server_name" jsonschema_description:"Name expected in the server's certificate, if not the host's."`
+}
+
+// SASL is how to authenticate to Kafka.
+type SASL struct {
+	Mechanism string `yaml:"mechanism" jsonschema:"required,enum=plain,enum=scram-sha-256,enum=scram-sha-512" jsonschema_description:"SASL mechanism."`
+	User      string `yaml:"user" jsonschema:"required" jsonschema_description:"User name."`
+	Password  Secret `yaml:"password" jsonschema:"required" jsonschema_description:"Password; better a reference than the text."`
+}
+
+// Registry is our own registry server, or the address of another. At most one of Serve
+// and URL is set in a file.
+type Registry struct {
+	Serve    string `yaml:"serve" jsonschema_description:"Loopback address on which our own registry answers; port 0 takes a free one."`
+	URL      string `yaml:"url" jsonschema_description:"Address of a Confluent-compatible registry."`
+	User     string `yaml:"user" jsonschema_description:"User name at url."`
+	Password Secret `yaml:"password" jsonschema_description:"Password at url."`
+}
+
+// HTTP is the process's own server.
+type HTTP struct {
+	Listen string `yaml:"listen" jsonschema_description:"Loopback address of /metrics, /livez, /readyz and /status; port 0 takes a free one. Default: 127.0.0.1:9090."`
+}
+
+// Log is how the process logs.
+type Log struct {
+	Level  string `yaml:"level" jsonschema:"enum=debug,enum=info,enum=warn,enum=error" jsonschema_description:"Lowest level shown. Default: info."`
+	Format string `yaml:"format" jsonschema:"enum=auto,enum=text,enum=json" jsonschema_description:"auto: text on a terminal, else json. Default: auto."`
+}
+
+// Capture is one database's log and the topics it becomes.
+type Capture struct {
+	Name            string    `yaml:"name" jsonschema:"required" jsonschema_description:"Name of the capture; its state topic and its transactional id carry it."`
+	Prefix          string    `yaml:"prefix" jsonschema_description:"First part of its topics' names. Default: the name."`
+	Postgres        *Postgres `yaml:"postgres" jsonschema:"required" jsonschema_description:"The PostgreSQL server whose log is read."`
+	Topics          Topics    `yaml:"topics" jsonschema_description:"How its topics are created."`
+	Compression     string    `yaml:"compression" jsonschema:"enum=none,enum=gzip,enum=snappy,enum=lz4,enum=zstd" jsonschema_description:"Codec of record batches. Default: lz4."`
+	Unrepresentable string    `yaml:"unrepresentable" jsonschema:"enum=stop,enum=null" jsonschema_description:"What becomes of a value that the type cannot hold (numeric NaN): stop the capture, or null in a nullable column. Default: stop."`
+}
+
+// Postgres is a PostgreSQL server, 14 to 18.
+type Postgres struct {
+	URL         Secret   `yaml:"url" jsonschema:"required" jsonschema_description:"Connection string, postgres://user:password@host:port/database."`
+	Slot        string   `yaml:"slot" jsonschema_description:"Replication slot; created if missing. Default: tailrace_<name>."`
+	Publication string   `yaml:"publication" jsonschema_description:"Publication; created if missing. Default: the slot's name."`
+	Tables      []string `yaml:"tables" jsonschema_description:"schema.table, with * for any characters. Default: every table."`
+}
+
+// Topics is how a capture's topics are created.
+type Topics struct {
+	Partitions  int32             `yaml:"partitions" jsonschema:"minimum=1" jsonschema_description:"Partitions of a new topic. Default: 4."`
+	Replication int16             `yaml:"replication" jsonschema:"minimum=1" jsonschema_description:"Replicas of a new topic. Default: 1 on the embedded broker, the cluster's own default on Kafka."`
+	Create      *bool             `yaml:"create" jsonschema_description:"Create missing topics; otherwise a missing one stops the capture. Default: true."`
+	Config      map[string]string `yaml:"config" jsonschema_description:"Topic settings for new topics, as the broker names them."`
+}
+
+// The defaults of what a file leaves out.
+const (
+	DefaultDir            = "./data"
+	DefaultBrokerListen   = "127.0.0.1:9092"
+	DefaultRegistryListen = "127.0.0.1:8081"
+	DefaultHTTPListen     = "127.0.0.1:9090"
+	DefaultMinFree        = Size(256 << 20)
+	DefaultPartitions     = 4
+)
+
+// fill sets what the file left out.
+func (c *Config) fill() {
+	if e := c.Broker.Embedded; e != nil {
+		e.Dir = or(e.Dir, DefaultDir)
+		e.Listen = or(e.Listen, DefaultBrokerListen)
+		e.MinFree = or(e.MinFree, DefaultMinFree)
+	}
+	if c.Registry.URL == "" {
+		c.Registry.Serve = or(c.Registry.Serve, DefaultRegistryListen)
+	}
+	c.HTTP.Listen = or(c.HTTP.Listen, DefaultHTTPListen)
+	c.Log.Level = or(c.Log.Level, "info")
+	c.Log.Format = or(c.Log.Format, "auto")
+	for i := range c.Captures {
+		c.Captures[i].fill(c.Broker.Embedded != nil)
+	}
+}
+
+// fill sets what the file left out of one capture.
+func (c *Capture) fill(embedded bool) {
+	c.Prefix = or(c.Prefix, c.Name)
+	c.Compression = or(c.Compression, "lz4")
+	c.Unrepresentable = or(c.Unrepresentable, "stop")
+	c.Topics.Partitions = or(c.Topics.Partitions, DefaultPartitions)
+	if embedded {
+		c.Topics.Replication = or(c.Topics.Replication, 1)
+	}
+	if c.Topics.Create == nil {
+		yes := true
+		c.Topics.Create = &yes
+	}
+	if p := c.Postgres; p != nil {
+		p.Slot = or(p.Slot, slotName(c.Name))
+		p.Publication = or(p.Publication, p.Slot)
+	}
+}
+
+// slotName is the default slot of a capture: slots know no dash.
+func slotName(capture string) string {
+	b := []byte("tailrace_" + capture)
+	for i, c := range b {
+		if c == '-' {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
+
+// or returns v, or def when v is its type's zero value.
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

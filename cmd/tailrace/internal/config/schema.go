@@ -1,0 +1,35 @@
+package config
+
+import (
+	"encoding/json"
+	"reflect"
+
+	"github.com/invopop/jsonschema"
+)
+
+// SchemaID names the JSON Schema of the configuration.
+const SchemaID = "https://github.com/tailrace/tailrace/config.schema.json"
+
+// Schema returns the JSON Schema of the configuration, for editors.
+func Schema() ([]byte, error) {
+	r := jsonschema.Reflector{
+		FieldNameTag:               "yaml",
+		RequiredFromJSONSchemaTags: true,
+		ExpandedStruct:             true,
+		Mapper:                     scalarSchema,
+	}
+	s := r.Reflect(&Config{})
+	s.ID, s.Title = SchemaID, "tailrace configuration"
+	return json.MarshalIndent(s, "", "  ")
+}
+
+// scalarSchema gives the types that are written otherwise than their Go type says.
+func scalarSchema(t reflect.Type) *jsonschema.Schema {
+	switch t {
+	case secretType:
+		return &jsonschema.Schema{Type: "string"}
+	case reflect.TypeFor[Size]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer"}, {Type: "string", Pattern: `^[0-9]+ ?([KMGT]iB)?$`}}}
+	}
+	return nil
+}
