@@ -20,8 +20,8 @@ type Column struct {
 // DefaultKind says what is known of a column's default.
 type DefaultKind uint8
 
-// The kinds of default. A FunctionDefault, or one that cannot be read, stands in the
-// schema as the type's zero value (now() as 0).
+// The kinds of default. A FunctionDefault stands in the schema as the type's zero value
+// (now() as 0). A default that cannot be read, by the source or from Text, is none.
 const (
 	NoDefault DefaultKind = iota
 	ValueDefault
@@ -30,7 +30,8 @@ const (
 
 // Default is a column's default. Text is the value as neutral text: decimal integers and
 // numerics, true or false, strings as they are, bytes as \x and hex digits, dates and
-// times in ISO 8601; it is empty unless Kind is ValueDefault.
+// times in ISO 8601, intervals as a whole number of microseconds (IntervalMicros); it is
+// empty unless Kind is ValueDefault.
 type Default struct {
 	Kind DefaultKind `json:"kind,omitempty"`
 	Text string      `json:"text,omitempty"`

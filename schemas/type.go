@@ -3,7 +3,8 @@ package schemas
 // Kind is a neutral column type.
 type Kind uint8
 
-// The kinds. Each stands for one row of the type table in the wire format.
+// The kinds. Each stands for one row of the type table in the wire format. What databases
+// have beyond them is a String. Tables are stored: new kinds go to the end, none is reused.
 const (
 	Invalid Kind = iota
 	Bool
@@ -32,7 +33,7 @@ const (
 // Type is a column's type with what belongs to it.
 type Type struct {
 	Kind      Kind     `json:"kind"`
-	Precision int      `json:"precision,omitempty"` // decimal digits of a Decimal; fraction digits of times, 0 to 6
+	Precision int      `json:"precision,omitempty"` // decimal digits of a Decimal; fraction digits of times, 0 to 6, negative: not given
 	Scale     int      `json:"scale,omitempty"`     // of a Decimal
 	Allowed   []string `json:"allowed,omitempty"`   // of an Enum
 	Elem      *Type    `json:"elem,omitempty"`      // of an Array
