@@ -1,0 +1,63 @@
+package httpapi
+
+import "time"
+
+// Status is the answer of /status.
+type Status struct {
+	Version  string         `json:"version"`
+	Started  time.Time      `json:"started"`
+	Ready    bool           `json:"ready"`
+	Causes   []string       `json:"causes,omitempty"` // why it is not ready
+	Broker   BrokerStatus   `json:"broker"`
+	Registry RegistryStatus `json:"registry"`
+	Captures []Capture      `json:"captures"`
+}
+
+// BrokerStatus says where topics live.
+type BrokerStatus struct {
+	Kind    string `json:"kind"`          // embedded or kafka
+	Address string `json:"address"`       // host:port, several with commas
+	Low     bool   `json:"low,omitempty"` // embedded: less free space than the floor, producing waits
+}
+
+// RegistryStatus says where schemas live.
+type RegistryStatus struct {
+	Kind  string   `json:"kind"` // served or external
+	URL   string   `json:"url"`
+	State State    `json:"state,omitempty"` // of our own server
+	Error *Problem `json:"error,omitempty"`
+}
+
+// State is what a supervised part does.
+type State string
+
+// The states of a part.
+const (
+	Starting State = "starting" // recovering; nothing is written yet
+	Running  State = "running"  // reading and writing
+	Waiting  State = "waiting"  // failed, and will be started again at RetryAt
+	Stopped  State = "stopped"  // by a fatal error, by another process, or because the process ends
+)
+
+// Capture is one capture's part of the status.
+type Capture struct {
+	Name      string     `json:"name"`
+	Prefix    string     `json:"prefix"`
+	State     State      `json:"state"`
+	Since     time.Time  `json:"since"`    // when State began
+	Restarts  int        `json:"restarts"` // runs after the first
+	RetryAt   *time.Time `json:"retry_at,omitempty"`
+	Position  string     `json:"position,omitempty"`  // read up to, as the database writes it
+	Confirmed string     `json:"confirmed,omitempty"` // the database need not keep what lies before
+	Lag       float64    `json:"lag_seconds"`
+	LastEvent *time.Time `json:"last_event,omitempty"` // commit time of the last change written
+	Events    uint64     `json:"events"`               // changes written since the process began
+	Error     *Problem   `json:"error,omitempty"`      // the last one; stays until a run is healthy again
+}
+
+// Problem is an error as a person should see it.
+type Problem struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Fatal   bool   `json:"fatal"` // it will not be tried again
+}
