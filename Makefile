@@ -1,0 +1,69 @@
+# make            lists the targets
+# make test       everything that a fresh clone needs, then every test
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+DEPS := .deps
+PG15 := /usr/lib/postgresql/15/bin/postgres
+TESTFLAGS ?=
+PACKAGES ?= ./...
+# Packages whose tests also run with the race detector: those with goroutines of their own.
+RACE ?= ./stream/... ./schemas/registry/... ./capture/... ./cmd/...
+
+.PHONY: help build test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-bigtx
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/tailrace
+	CGO_ENABLED=0 go build -trimpath -o bin/tailrace ./cmd/tailrace
+
+test: deps vet test-tools ## every test, on the embedded broker and on Apache Kafka
+	bin/test/kafka -- bin/test/count \
+	  "go test -json -timeout 20m $(TESTFLAGS) $(PACKAGES)" \
+	  "go test -json -timeout 20m -race $(TESTFLAGS) $(RACE)"
+
+vet: ## go vet and gofmt, of both builds
+	@bad=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); test -z "$$bad" || { echo "not formatted:"; echo "$$bad"; exit 1; }
+	go vet ./...
+	go vet -tags failpoint ./...
+
+test-tools:
+	go build -o bin/test/ ./deploy/testenv/cmd/...
+
+deps: $(PG15) $(DEPS)/postgres.stamp $(DEPS)/kafka.stamp $(DEPS)/venv.stamp ## what the tests run against, into .deps
+
+$(PG15):
+	@test "$$(id -u)" = 0 || { echo "PostgreSQL 15 is missing: install Debian's package postgresql-15" >&2; exit 1; }
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql-15
+
+$(DEPS)/postgres.stamp: deploy/testenv/postgres/package-lock.json deploy/testenv/postgres/install.sh
+	@mkdir -p $(DEPS)
+	deploy/testenv/postgres/install.sh $(CURDIR)/$(DEPS)/postgres
+	@touch $@
+
+$(DEPS)/kafka.stamp: deploy/kafka/pom.xml deploy/kafka/install.sh deploy/kafka/log4j2.properties
+	@mkdir -p $(DEPS)
+	deploy/kafka/install.sh $(CURDIR)/$(DEPS)/kafka
+	@touch $@
+
+$(DEPS)/venv.stamp: deploy/testenv/requirements.txt
+	@mkdir -p $(DEPS)
+	rm -rf $(DEPS)/venv
+	python3 -m venv $(DEPS)/venv
+	$(DEPS)/venv/bin/pip install --quiet --disable-pip-version-check -r deploy/testenv/requirements.txt
+	@touch $@
+
+bench-kill-embedded: deps ## 100 kills on the embedded broker, judged from outside
+	go run ./deploy/bench/kill -broker embedded -kills 100
+
+bench-kill-kafka: deps ## 100 kills on Apache Kafka, judged from outside
+	go run ./deploy/bench/kill -broker kafka -kills 100
+
+bench-bigtx: deps ## a 2 GB transaction and the memory that it takes
+	go run ./deploy/bench/bigtx
+
+clean: ## bin and .deps
+	rm -rf bin $(DEPS)
