@@ -54,21 +54,6 @@ type Version struct {
 	Schema  string `json:"schema"`
 }
 
-// Level is what a subject asks of a new version towards the earlier ones.
-type Level string
-
-// The levels. Backward: the new schema reads what the last one wrote; Forward: the other
-// way round; Full: both. Transitive: towards all earlier versions.
-const (
-	None               Level = "NONE"
-	Backward           Level = "BACKWARD"
-	BackwardTransitive Level = "BACKWARD_TRANSITIVE"
-	Forward            Level = "FORWARD"
-	ForwardTransitive  Level = "FORWARD_TRANSITIVE"
-	Full               Level = "FULL"
-	FullTransitive     Level = "FULL_TRANSITIVE"
-)
-
 // NewClient checks cfg and makes a client. It does not connect; see Ping.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	base, err := baseURL(cfg.URL)
@@ -179,7 +164,7 @@ func (c *Client) SchemaByID(ctx context.Context, id int32) (string, error) {
 	switch {
 	case answer.SchemaType != "" && answer.SchemaType != typeAvro:
 		return "", r.unreadable(fmt.Errorf("schema type is %.32q, want AVRO", answer.SchemaType))
-	case hasReferences(answer.References):
+	case !isEmpty(answer.References):
 		return "", r.unreadable(errors.New("schema refers to other schemas, which is not supported"))
 	case answer.Schema == "":
 		return "", r.unreadable(errors.New("no schema in the answer"))

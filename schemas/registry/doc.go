@@ -5,9 +5,9 @@
 //
 // # Writing through the server
 //
-// One registration passes, in this order: routes and decodeBody (server.go), register
-// (handlers_subjects.go), plan (register.go), commit (commit.go), Log.Append, Log.Read,
-// state.apply (state.go), answer. Only what was read back from the log is in the state,
+// One registration passes, in this order: find (routes.go), register and registration
+// (register.go), write (commit.go), Log.Append, catchUp with Log.Read, parseRecord
+// (record.go), apply (state.go), answer. Only what was read back from the log is in the state,
 // so that an answer never tells what a restart would not find.
 //
 // One server writes: NewServer fences the log before it reads it, and a server that finds

@@ -27,7 +27,7 @@ const (
 	codeInvalidLevel          = 42203
 	codeInvalidMode           = 42204
 	codeNotPermitted          = 42205
-	codeIDMismatch            = 42207
+	codeReferenced            = 42206
 	codeInvalidSubject        = 42208
 	codeSchemaTooLarge        = 42209
 	codeStore                 = 50001

@@ -1,9 +1,7 @@
 package registry
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 )
 
 // Entry is one record of the `_schemas` log.
@@ -29,12 +27,4 @@ type Log interface {
 	// last one, which is from if there was none. fn must not keep the slices. An error of
 	// fn ends Read and is returned.
 	Read(ctx context.Context, from int64, fn func(offset int64, e Entry) error) (next int64, err error)
-}
-
-const typeAvro = "AVRO"
-
-// hasReferences tells whether a schema's `references` names any.
-func hasReferences(raw json.RawMessage) bool {
-	raw = bytes.TrimSpace(raw)
-	return len(raw) > 0 && string(raw) != "null" && string(raw) != "[]"
 }
