@@ -153,47 +153,43 @@ func (d *decimalText) append(dst []byte, scale int) ([]byte, error) {
 		return dst, fmt.Errorf("write decimal of %d digits: %w", len(d.whole)+scale, ErrUnrepresentable)
 	}
 	var room [16]uint64 // 308 digits without allocation
-	m := magnitude{limbs: room[:0], group: 1}
-	for _, c := range d.whole {
-		m.digit(c - '0')
+	limbs := addDigits(room[:0], d.whole)
+	limbs = addDigits(limbs, d.fraction)
+	for missing := scale - len(d.fraction); missing > 0; missing -= groupDigits {
+		limbs = addDigits(limbs, zeros[:min(missing, groupDigits)])
 	}
-	for _, c := range d.fraction {
-		m.digit(c - '0')
-	}
-	for range scale - len(d.fraction) {
-		m.digit(0)
-	}
-	m.flush()
-	return appendTwos(dst, m.limbs, d.negative), nil
+	return appendTwos(dst, limbs, d.negative), nil
 }
 
-// magnitude is a natural number that grows by decimal digits, 19 of which go into the
-// limbs at a time.
-type magnitude struct {
-	limbs        []uint64 // from the lowest; no zero on top
-	group, value uint64   // power of ten and value of the digits not yet in limbs
-}
+const groupDigits = 19 // as many decimal digits always fit a uint64
 
-func (m *magnitude) digit(d byte) {
-	m.value = m.value*10 + uint64(d)
-	m.group *= 10
-	if m.group == 1e19 {
-		m.flush()
+var zeros = []byte("0000000000000000000")
+
+// addDigits writes digits behind a natural number, whose limbs, from the lowest, without
+// a zero on top, it changes.
+func addDigits(limbs []uint64, digits []byte) []uint64 {
+	for len(digits) > 0 {
+		n := min(len(digits), groupDigits)
+		group, value := uint64(1), uint64(0)
+		for _, c := range digits[:n] {
+			group, value = group*10, value*10+uint64(c-'0')
+		}
+		limbs, digits = multiplyAdd(limbs, group, value), digits[n:]
 	}
+	return limbs
 }
 
-// flush makes limbs = limbs × group + value.
-func (m *magnitude) flush() {
-	carry := m.value
-	for i, limb := range m.limbs {
-		hi, lo := bits.Mul64(limb, m.group)
+// multiplyAdd makes limbs × factor + carry, in place while there is room.
+func multiplyAdd(limbs []uint64, factor, carry uint64) []uint64 {
+	for i, limb := range limbs {
+		hi, lo := bits.Mul64(limb, factor)
 		lo, c := bits.Add64(lo, carry, 0)
-		m.limbs[i], carry = lo, hi+c
+		limbs[i], carry = lo, hi+c
 	}
 	if carry > 0 {
-		m.limbs = append(m.limbs, carry)
+		limbs = append(limbs, carry)
 	}
-	m.group, m.value = 1, 0
+	return limbs
 }
 
 // appendTwos appends the number with that magnitude and sign as length-prefixed two's
