@@ -105,8 +105,8 @@ type Emitter interface {
 	// Begin starts a source transaction. A transaction without changes for us may be left
 	// out, if Idle tells of its place later.
 	Begin(tx *Tx) error
-	// Table must be called before the first change of each table version, inside or
-	// outside a transaction. It may block on the registry and on topics.
+	// Table must be called inside the transaction whose change is the first of a table
+	// version, before that change. It may block on the registry and on topics.
 	Table(ctx context.Context, v *TableVersion) (*Route, error)
 	// Change writes one record. A TRUNCATE (Op t) is one call: the pipeline writes it to
 	// each partition.
@@ -117,8 +117,9 @@ type Emitter interface {
 	// has been read up to p. asked: the server wants to be told now what is durable.
 	Idle(ctx context.Context, p Position, asked bool) error
 	// Wait must be called whenever the source is about to block for more input, with or
-	// without a transaction in flight, so that what is complete goes out; and Resume
-	// before the first call of another method after it.
+	// without a transaction in flight and at least once a second, so that what is complete
+	// goes out; and Resume before the first call of another method after it. Neither
+	// blocks.
 	Wait()
 	Resume()
 }

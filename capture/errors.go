@@ -1,0 +1,109 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tailrace/tailrace/stream"
+)
+
+// Exit codes that an error may ask for by a method Code() int.
+const (
+	CodeRuntime     = 1
+	CodeConfig      = 2
+	CodeEnvironment = 3
+)
+
+// IsFatal says whether an error ends the capture for good: starting again would meet it
+// again, and a person has to decide.
+func IsFatal(err error) bool {
+	var f interface{ Fatal() bool }
+	return errors.As(err, &f) && f.Fatal()
+}
+
+// HintOf returns what the operator should do about err; "" if nobody knows.
+func HintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}
+
+// CodeOf returns the exit code that err asks for by Code() int or Environment() bool,
+// CodeRuntime if it asks for none.
+func CodeOf(err error) int {
+	var c interface{ Code() int }
+	if errors.As(err, &c) {
+		return c.Code()
+	}
+	var e interface{ Environment() bool }
+	if errors.As(err, &e) && e.Environment() {
+		return CodeEnvironment
+	}
+	return CodeRuntime
+}
+
+// stop is an error after which the capture must not go on by itself.
+type stop struct {
+	err  error
+	hint string
+}
+
+func (e *stop) Error() string { return e.err.Error() }
+func (e *stop) Unwrap() error { return e.err }
+func (e *stop) Fatal() bool   { return true }
+func (e *stop) Hint() string  { return e.hint }
+
+func stopf(hint, format string, args ...any) error {
+	return &stop{err: fmt.Errorf(format, args...), hint: hint}
+}
+
+const wayOn = "nothing was written since; compare the target with the source, then start over with a new capture name, slot and topic prefix"
+
+// contradiction says that the end of a partition cannot come from the log that is read.
+func contradiction(part *partition, why string) error {
+	return stopf("the topic was written from another log, or by somebody else; "+wayOn,
+		"partition %s does not come from this log: its last record is %s, n = %d, but %s",
+		part.id, placeText(part.tail.place), part.tail.n, why)
+}
+
+// lostErr says that no position is borne out by what the partitions hold.
+func lostErr(why error) error {
+	return stopf("the broker has lost records that it had acknowledged; "+wayOn,
+		"no position of the state is borne out by the topics: %w", why)
+}
+
+func placeText(p stream.Place) string {
+	if p.File != 0 {
+		return fmt.Sprintf("(epoch %d, %d:%d, row %d)", p.Epoch, p.File, p.Pos, p.Row)
+	}
+	return fmt.Sprintf("(epoch %d, %d, row %d)", p.Epoch, p.Pos, p.Row)
+}
+
+// retry calls fn until it succeeds, fails for good, or ctx ends, with growing pauses from
+// 100 ms to 5 s. told is called after the first failure and then at most once a minute.
+func retry(ctx context.Context, told func(error), fn func() error) error {
+	pause, last := 100*time.Millisecond, time.Time{}
+	for {
+		err := fn()
+		if err == nil || IsFatal(err) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return errors.Join(context.Cause(ctx), err)
+		}
+		if time.Since(last) > time.Minute {
+			told(err)
+			last = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}

@@ -1,0 +1,210 @@
+package capture
+
+import (
+	"fmt"
+
+	"github.com/tailrace/tailrace/stream"
+)
+
+// partition is one partition's numbering in this run. It belongs to the goroutine that
+// reads the log, but for offset, which belongs to the one that sends.
+type partition struct {
+	id    PartitionID
+	n     uint64       // number of its last record, written or about to be
+	place stream.Place // and that record's place
+	tail  tail         // its last record as the start found it
+	ahead bool         // the replay has not met the tail yet
+
+	cutN     uint64       // n as of the last cut,
+	cutPlace stream.Place // and the place
+	dirty    bool         // to be in the next cut: it changed, or its state record is stale
+
+	out    *outgoing // its batch that is being filled; nil: none
+	txSeq  uint64    // the last source transaction that touched it,
+	txRow  uint64    // and the last row there
+	offset int64     // of its last acknowledged record; -1: none
+}
+
+// progress is the arithmetic of one run: which records are written, with which number, and
+// what the state says of it. It does no I/O. Invariants:
+//
+//   - a partition's n counts up by one with each record that is written, from the tail's;
+//   - a record at or before the tail's place is not written again, and the one at the
+//     tail's place is the tail itself; where the broker has let go of a tail before it was
+//     seen, as many records are left out as it held;
+//   - base, the position that cuts carry, is never after a commit of which a record has
+//     not been admitted, and does not move until every tail has been met.
+type progress struct {
+	epoch    uint64
+	identity string
+	g        uint64 // of the last cut
+	slot     int    // position record that the last cut wrote, or the run started from
+
+	seen      Position // after the last whole commit, or as far as the log is known to be idle
+	seenOrder order    // the last commit with records at or before seen
+	base      Position // what the next cut says: seen, or the start's while tails are ahead
+	baseOrder order
+
+	parts   map[PartitionID]*partition
+	dirty   []*partition
+	ahead   []*partition
+	horizon stream.Place // the last place that any earlier run has written of
+}
+
+// opEnd is the op under which END records are admitted.
+const opEnd = 'e'
+
+// cut is what the state topic is to be told: made when a group is complete, written when
+// the group's records are acknowledged.
+type cut struct {
+	slot     int
+	position positionState
+	parts    []cutPart
+}
+
+type cutPart struct {
+	part        *partition
+	n           uint64
+	place       stream.Place
+	before      uint64
+	beforePlace stream.Place
+}
+
+// add takes up a partition whose last record is t.
+func (p *progress) add(id PartitionID, t tail) *partition {
+	part := &partition{id: id, n: t.n, place: t.place, tail: t, cutN: t.n, cutPlace: t.place, offset: t.offset}
+	done := stream.Place{Epoch: p.epoch, File: p.baseOrder.File, Pos: p.baseOrder.Pos, Row: ^uint64(0)}
+	if t.n > 0 && t.place.Compare(done) > 0 || t.unseen > 0 {
+		part.ahead = true
+		p.ahead = append(p.ahead, part)
+	}
+	p.parts[id] = part
+	return part
+}
+
+// touch puts a partition into the next cut.
+func (p *progress) touch(part *partition) {
+	if !part.dirty {
+		part.dirty = true
+		p.dirty = append(p.dirty, part)
+	}
+}
+
+// admit says whether the record at place is to be written to part, and takes its number if
+// so. key is framed; op is 0 for a tombstone. An error means that the topic does not come
+// from this log.
+func (p *progress) admit(part *partition, place stream.Place, key []byte, op byte) (n uint64, write bool, err error) {
+	if place.Compare(part.tail.place) <= 0 {
+		if !part.ahead || part.tail.unseen > 0 || place != part.tail.place {
+			return 0, false, nil
+		}
+		if !part.tail.matches(key, op) {
+			return 0, false, contradiction(part, "another record stands there in the log")
+		}
+		p.met(part)
+		return 0, false, nil
+	}
+	if part.tail.unseen > 0 {
+		part.tail.place = place
+		if part.tail.unseen--; part.tail.unseen == 0 {
+			part.place, part.cutPlace = place, place
+			p.met(part)
+			p.touch(part)
+		}
+		return 0, false, nil
+	}
+	if part.ahead {
+		return 0, false, contradiction(part, fmt.Sprintf("the log goes on with %s", placeText(place)))
+	}
+	if place.Compare(part.place) <= 0 {
+		return 0, false, fmt.Errorf("log goes back in %s: %s after %s", part.id, placeText(place), placeText(part.place))
+	}
+	part.n++
+	part.place = place
+	p.touch(part)
+	return part.n, true, nil
+}
+
+// met ends the replay of one partition.
+func (p *progress) met(part *partition) {
+	part.ahead = false
+	for i, a := range p.ahead {
+		if a == part {
+			p.ahead = append(p.ahead[:i], p.ahead[i+1:]...)
+			return
+		}
+	}
+}
+
+// commit ends the source transaction at o, after which the log stands at end.
+func (p *progress) commit(o order, end Position, records bool) error {
+	if records {
+		p.seenOrder = o
+	}
+	for _, part := range p.ahead {
+		t := part.tail.place
+		if part.tail.unseen == 0 && (t.Epoch < p.epoch || t.File < o.File || t.File == o.File && t.Pos <= o.Pos) {
+			return contradiction(part, fmt.Sprintf("the log has passed it with the commit at %d", o.Pos))
+		}
+	}
+	p.moved(end)
+	return nil
+}
+
+// idle notes that the log holds nothing for us up to pos.
+func (p *progress) idle(pos Position) error {
+	for _, part := range p.ahead {
+		t := part.tail.place
+		if part.tail.unseen == 0 && (t.Epoch < p.epoch || (Position{File: t.File, Offset: t.Pos}).Compare(pos) < 0) {
+			return contradiction(part, fmt.Sprintf("the log holds nothing up to %d", pos.Offset))
+		}
+	}
+	p.moved(pos)
+	return nil
+}
+
+func (p *progress) moved(pos Position) {
+	if pos.Compare(p.seen) > 0 {
+		p.seen = pos
+	}
+	if len(p.ahead) == 0 {
+		p.base, p.baseOrder = p.seen, p.seenOrder
+	}
+}
+
+// cut closes what was admitted so far: the next state record of the position and of each
+// partition touched since the last cut.
+func (p *progress) cut() *cut {
+	p.g++
+	p.slot = 1 - p.slot
+	c := &cut{slot: p.slot, position: positionState{
+		G: p.g, Epoch: p.epoch, Identity: p.identity, Position: p.base, Order: p.baseOrder, Snapshot: snapshotNone,
+	}}
+	c.parts = make([]cutPart, len(p.dirty))
+	for i, part := range p.dirty {
+		c.parts[i] = cutPart{part: part, n: part.n, place: part.place, before: part.cutN, beforePlace: part.cutPlace}
+		part.cutN, part.cutPlace = part.n, part.place
+		part.dirty = false
+	}
+	p.dirty = p.dirty[:0]
+	return c
+}
+
+// undo takes back the last cut, which was not written.
+func (p *progress) undo(c *cut) {
+	p.g--
+	p.slot = 1 - p.slot
+	for _, cp := range c.parts {
+		cp.part.cutN, cp.part.cutPlace = cp.before, cp.beforePlace
+		p.touch(cp.part)
+	}
+}
+
+// dropAhead forgets that there are tails to be met.
+func (p *progress) dropAhead() {
+	for _, part := range p.ahead {
+		part.ahead = false
+	}
+	p.ahead = nil
+	p.moved(p.seen)
+}

@@ -1,0 +1,648 @@
+package capture
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/tailrace/tailrace/stream"
+)
+
+// The simulation drives choose, newProgress, admit, commit, idle, cut and undo through
+// random crashes against a model of the broker, and judges what the topics hold in the end.
+//
+// Modes: txn: a crash inside a commit may tear it: each partition, and the state as a
+// whole, commits or vanishes alone. lie: the same, and the broker may lose parts of the
+// last commit that it had acknowledged. idem: records first, then the state; a crash
+// leaves a prefix of each partition.
+//
+// It knows source transactions that are split over several Kafka transactions, END
+// records, deletes with tombstones, topics that appear on the way, retention, groups that
+// are taken back before they are sent, idle logs, and a second log under a new epoch whose
+// positions begin low again.
+
+type simMode int
+
+const (
+	simTxn simMode = iota
+	simLie
+	simIdem
+)
+
+func (m simMode) String() string { return [...]string{"txn", "lie", "idem"}[m] }
+
+// simEnd is how a run of the simulation ended.
+type simEnd string
+
+const (
+	simOK      simEnd = "ok"
+	simStop    simEnd = "stop"    // the capture stopped by itself: allowed where the broker lied
+	simLogGone simEnd = "loggone" // it wants to start before what it had confirmed
+	simBad     simEnd = "bad"     // lost, repeated, reordered, or n does not count
+)
+
+type simRow struct {
+	id  PartitionID
+	key byte
+	op  byte
+}
+
+type simTx struct {
+	order order
+	end   Position
+	rows  []simRow
+}
+
+type simRecord struct {
+	place stream.Place
+	n     uint64
+	key   byte
+	op    byte
+}
+
+// simPart is one partition on the broker: all records ever, of which those before start
+// are gone by retention.
+type simPart struct {
+	recs  []simRecord
+	start int
+}
+
+type sim struct {
+	rnd       *rand.Rand
+	mode      simMode
+	mutant    string
+	log       []simTx
+	epoch     uint64
+	parts     map[PartitionID]*simPart
+	state     *state
+	confirmed Position
+	crashes   int
+
+	prog   *progress
+	tx     stream.Place
+	routed map[string]bool
+	last   Position // last durable
+	// the open Kafka transaction
+	pending map[PartitionID][]simRecord
+	// what the last commit did, for a broker that lies
+	lastNew map[PartitionID]int
+	before  *state
+}
+
+func sortedIDs[V any](m map[PartitionID]V) []PartitionID {
+	return slices.SortedFunc(maps.Keys(m), PartitionID.compare)
+}
+
+var errCrash = fmt.Errorf("crash")
+
+func newSim(seed uint64, mode simMode, mutant string) *sim {
+	s := &sim{rnd: rand.New(rand.NewPCG(seed, uint64(mode))), mode: mode, mutant: mutant, epoch: 1,
+		parts: make(map[PartitionID]*simPart), state: emptyState()}
+	s.log = s.makeLog()
+	s.state.positions[0] = &positionState{G: 1, Epoch: 1, Snapshot: snapshotNone}
+	return s
+}
+
+func emptyState() *state {
+	return &state{partitions: make(map[PartitionID]partitionState), tables: make(map[string][]tableState),
+		routing: routingState{Topics: make(map[string]topicState)}}
+}
+
+func (s *state) clone() *state {
+	c := emptyState()
+	c.positions = s.positions
+	for k, v := range s.partitions {
+		c.partitions[k] = v
+	}
+	for k, v := range s.routing.Topics {
+		c.routing.Topics[k] = v
+	}
+	return c
+}
+
+func (s *sim) makeLog() []simTx {
+	topics := 1 + s.rnd.IntN(2)
+	partitions := 1 + s.rnd.IntN(3)
+	var log []simTx
+	pos := uint64(10)
+	for range 4 + s.rnd.IntN(30) {
+		tx := simTx{order: order{Pos: pos + 5}, end: Position{Offset: pos + 9}}
+		pos += 10 + uint64(s.rnd.IntN(3))*10
+		for range s.rnd.IntN(6) {
+			row := simRow{id: PartitionID{fmt.Sprint("t", s.rnd.IntN(topics)), int32(s.rnd.IntN(partitions))}, key: byte(s.rnd.IntN(4)), op: 'u'}
+			if s.rnd.IntN(4) == 0 {
+				row.op = 'd'
+			}
+			tx.rows = append(tx.rows, row)
+		}
+		log = append(log, tx)
+	}
+	return log
+}
+
+// run plays the log to its end, through crashes, and then a second log.
+func (s *sim) run() simEnd {
+	for {
+		if end := s.play(); end != simOK {
+			return end
+		}
+		if end := s.judge(); end != simOK {
+			return end
+		}
+		if s.epoch == 2 {
+			return simOK
+		}
+		s.newLog()
+	}
+}
+
+// newLog switches to another log: a new epoch, written under both keys.
+func (s *sim) newLog() {
+	s.epoch = 2
+	g := s.state.newest().G
+	at := positionState{Epoch: 2, Snapshot: snapshotNone}
+	if s.mutant == "noepoch" {
+		at.Epoch = 1
+	}
+	for slot := range 2 {
+		at.G = g + 1 + uint64(slot)
+		p := at
+		s.state.positions[slot] = &p
+	}
+	s.confirmed, s.lastNew = Position{}, nil
+	for _, id := range sortedIDs(s.parts) {
+		p := s.parts[id]
+		p.start = len(p.recs) - s.rnd.IntN(2)*min(1, len(p.recs)) // little is left of the old log
+	}
+	s.log = s.makeLog()
+	s.crashes = 0
+}
+
+// play runs the capture again and again until it comes to the end of the log.
+func (s *sim) play() simEnd {
+	for {
+		end, err := s.attempt()
+		if err == errCrash {
+			s.crashes++
+			s.retain()
+			continue
+		}
+		return end
+	}
+}
+
+// retain lets retention take records: on Kafka none that the state does not tell of yet.
+func (s *sim) retain() {
+	if s.rnd.IntN(6) > 0 {
+		return
+	}
+	for _, id := range sortedIDs(s.parts) {
+		p := s.parts[id]
+		end := len(p.recs)
+		if s.mode != simIdem {
+			end = min(end, int(s.state.partitions[id].Before))
+		}
+		if s.rnd.IntN(2) == 0 && p.start < end {
+			p.start += s.rnd.IntN(end - p.start + 1)
+		}
+	}
+}
+
+func (s *sim) tails() map[PartitionID]tail {
+	tails := make(map[PartitionID]tail)
+	for _, id := range s.state.known() {
+		rec := s.state.partitions[id]
+		p := s.part(id)
+		switch {
+		case len(p.recs) > p.start:
+			r := p.recs[len(p.recs)-1]
+			tails[id] = tail{n: r.n, place: r.place, known: true, key: []byte{r.key}, op: r.op}
+		case s.mutant != "forgetold":
+			tails[id] = s.expired(rec, uint64(len(p.recs)))
+		}
+		if s.mutant == "trust" {
+			tails[id] = tail{n: rec.N, place: rec.Place}
+		}
+	}
+	return tails
+}
+
+// expired is what readTail makes of a partition whose records are all gone.
+func (s *sim) expired(rec partitionState, end uint64) tail {
+	if end < rec.N {
+		return tail{n: rec.Before, place: rec.BeforePlace}
+	}
+	t := tail{n: rec.N, place: rec.Place}
+	if s.mode == simIdem && s.mutant != "nounseen" {
+		t.unseen = end - rec.N
+		t.n = end
+	}
+	return t
+}
+
+func (s *sim) part(id PartitionID) *simPart {
+	p := s.parts[id]
+	if p == nil {
+		p = new(simPart)
+		s.parts[id] = p
+	}
+	return p
+}
+
+// attempt is one run of the capture: start, then the log until its end or a crash.
+func (s *sim) attempt() (simEnd, error) {
+	tails := s.tails()
+	st, err := s.choose(tails)
+	if err != nil {
+		return simStop, nil
+	}
+	if st.from.Position.Compare(s.confirmed) < 0 {
+		return simLogGone, nil
+	}
+	s.prog = newProgress(s.state, st, tails)
+	s.distort(st)
+	s.pending, s.last = make(map[PartitionID][]simRecord), st.from.Position
+	s.routed = make(map[string]bool)
+	for t := range s.state.routing.Topics {
+		s.routed[t] = true
+	}
+	for _, tx := range s.log {
+		if tx.end.Compare(st.from.Position) <= 0 {
+			continue
+		}
+		if err := s.transaction(tx); err != nil {
+			return s.ended(err)
+		}
+	}
+	if err := s.idle(s.log[len(s.log)-1].end); err != nil {
+		return s.ended(err)
+	}
+	return simOK, nil
+}
+
+func (s *sim) ended(err error) (simEnd, error) {
+	if err == errCrash {
+		return "", err
+	}
+	return simStop, nil
+}
+
+// choose is the product's, but for a mutant that looks only at what the last cut touched.
+func (s *sim) choose(tails map[PartitionID]tail) (start, error) {
+	if s.mutant != "delta" {
+		return choose(s.state, tails)
+	}
+	for _, slot := range s.state.bySlot() {
+		cand, good := s.state.positions[slot], true
+		for id, p := range s.state.partitions {
+			if p.G == cand.G && tails[id].n < p.N {
+				good = false
+			}
+		}
+		if good {
+			return start{slot: slot, maxG: s.state.newest().G, from: *cand}, nil
+		}
+	}
+	return start{}, lostErr(nil)
+}
+
+// distort makes the mutants that a start may have.
+func (s *sim) distort(st start) {
+	switch s.mutant {
+	case "trust":
+		s.prog.dropAhead()
+	case "nodrop":
+		for _, part := range s.prog.parts {
+			part.tail.place, part.place = stream.Place{}, stream.Place{}
+		}
+		s.prog.dropAhead()
+	case "nostale":
+		for id, rec := range s.state.partitions {
+			if rec.G > st.from.G {
+				s.prog.parts[id].dirty = false
+			}
+		}
+		var dirty []*partition
+		for _, part := range s.prog.dirty {
+			if part.dirty {
+				dirty = append(dirty, part)
+			}
+		}
+		s.prog.dirty = dirty
+	}
+}
+
+// transaction emits one source transaction, in one Kafka transaction or in several.
+func (s *sim) transaction(tx simTx) error {
+	s.tx = stream.Place{Epoch: s.prog.epoch, File: tx.order.File, Pos: tx.order.Pos}
+	records := 0
+	for _, row := range tx.rows {
+		if err := s.route(row.id.Topic); err != nil {
+			return err
+		}
+		if err := s.record(row.id, row.key, row.op); err != nil {
+			return err
+		}
+		if row.op == 'd' {
+			if s.mutant == "sharedrow" {
+				s.tx.Row--
+			}
+			if err := s.record(row.id, row.key, 0); err != nil {
+				return err
+			}
+		}
+		records++
+		if s.rnd.IntN(12) == 0 {
+			c := s.prog.cut()
+			if s.mutant == "splitadvance" {
+				c.position.Position, c.position.Order = tx.end, tx.order
+			}
+			if err := s.commit(c, false); err != nil {
+				return err
+			}
+		}
+	}
+	if records > 0 {
+		if err := s.route("end"); err != nil {
+			return err
+		}
+		if err := s.record(PartitionID{"end", 0}, 0, opEnd); err != nil {
+			return err
+		}
+	}
+	if err := s.prog.commit(tx.order, tx.end, records > 0); err != nil {
+		return err
+	}
+	switch s.rnd.IntN(6) {
+	case 0, 1: // the group goes
+		return s.commit(s.prog.cut(), false)
+	case 2: // it is put into the channel and taken back
+		c := s.prog.cut()
+		if s.mutant != "undoforget" {
+			s.prog.undo(c)
+		}
+	case 3:
+		return s.idle(tx.end)
+	}
+	return nil // the next transaction joins it
+}
+
+// idle moves the position forward under both keys, then confirms exactly.
+func (s *sim) idle(pos Position) error {
+	if err := s.prog.idle(pos); err != nil {
+		return err
+	}
+	if len(s.prog.ahead) > 0 {
+		return nil
+	}
+	if s.mutant != "idleonce" {
+		if err := s.commit(s.prog.cut(), false); err != nil {
+			return err
+		}
+	}
+	return s.commit(s.prog.cut(), true)
+}
+
+// route makes a topic known, durable before its first record.
+func (s *sim) route(topic string) error {
+	if s.routed[topic] {
+		return nil
+	}
+	partitions := int32(3)
+	if topic == "end" {
+		partitions = 1
+	}
+	for i := range partitions {
+		id := PartitionID{topic, i}
+		if s.prog.parts[id] == nil {
+			s.prog.add(id, tail{offset: -1})
+		}
+	}
+	s.routed[topic] = true
+	if s.mutant == "nometa" {
+		return nil
+	}
+	if len(s.pending) > 0 { // a commit of its own: what is open ends first, or goes after
+		if err := s.commit(s.prog.cut(), false); err != nil {
+			return err
+		}
+	}
+	if s.crash(8) && s.rnd.IntN(2) == 0 {
+		return errCrash
+	}
+	s.state.routing.Topics[topic] = topicState{Partitions: partitions}
+	if s.crash(8) {
+		return errCrash
+	}
+	return nil
+}
+
+func (s *sim) record(id PartitionID, key, op byte) error {
+	s.tx.Row++
+	part := s.prog.parts[id]
+	n, write, err := s.prog.admit(part, s.tx, []byte{0, 0, 0, 0, 1, key}, op)
+	if err != nil || !write {
+		return err
+	}
+	s.pending[id] = append(s.pending[id], simRecord{place: s.tx, n: n, key: key, op: op})
+	return nil
+}
+
+func (s *sim) crash(oneIn int) bool { return s.crashes < 12 && s.rnd.IntN(oneIn) == 0 }
+
+// commit ends the open Kafka transaction with a cut, or crashes in it.
+func (s *sim) commit(c *cut, exact bool) error {
+	if s.mutant == "sameslot" {
+		c.slot = 1 - c.slot
+	}
+	if s.crash(6) {
+		s.tear(c)
+		return errCrash
+	}
+	if len(s.pending) > 0 {
+		s.before, s.lastNew = s.state.clone(), make(map[PartitionID]int)
+	} else {
+		s.before = nil // a position alone: what the commit before it wrote may still be lost
+	}
+	for id, recs := range s.pending {
+		s.part(id).recs = append(s.part(id).recs, recs...)
+		s.lastNew[id] = len(recs)
+	}
+	s.write(c)
+	s.pending = make(map[PartitionID][]simRecord)
+	if exact || s.mutant == "confirmnow" {
+		s.confirm(c.position.Position)
+	} else {
+		s.confirm(s.last)
+	}
+	s.last = c.position.Position
+	return nil
+}
+
+func (s *sim) confirm(p Position) {
+	if p.Compare(s.confirmed) > 0 {
+		s.confirmed = p
+	}
+}
+
+func (s *sim) write(c *cut) {
+	p := c.position
+	s.state.positions[c.slot] = &p
+	for _, cp := range c.parts {
+		s.state.partitions[cp.part.id] = partitionState{G: p.G, N: cp.n, Place: cp.place, Before: cp.before, BeforePlace: cp.beforePlace}
+	}
+}
+
+// tear crashes inside a commit, by the mode.
+func (s *sim) tear(c *cut) {
+	switch {
+	case s.mode == simLie && s.lastNew != nil && s.rnd.IntN(2) == 0:
+		for _, id := range sortedIDs(s.lastNew) {
+			n, p := s.lastNew[id], s.part(id)
+			if s.rnd.IntN(2) == 0 && n <= len(p.recs) {
+				p.recs = p.recs[:len(p.recs)-n]
+				p.start = min(p.start, len(p.recs))
+			}
+		}
+		if s.before != nil && s.rnd.IntN(2) == 0 {
+			s.state = s.before
+		}
+	case s.mode == simIdem:
+		full := s.rnd.IntN(3) == 0
+		for _, id := range sortedIDs(s.pending) {
+			recs := s.pending[id]
+			k := len(recs)
+			if !full {
+				k = s.rnd.IntN(k + 1)
+			}
+			s.part(id).recs = append(s.part(id).recs, recs[:k]...)
+		}
+		if full && s.rnd.IntN(2) == 0 {
+			s.write(c)
+		}
+	default:
+		for _, id := range sortedIDs(s.pending) {
+			recs := s.pending[id]
+			if s.rnd.IntN(2) == 0 {
+				s.part(id).recs = append(s.part(id).recs, recs...)
+			}
+		}
+		if s.rnd.IntN(2) == 0 {
+			s.write(c)
+		}
+	}
+	s.lastNew = nil
+}
+
+// judge compares the topics with the log: every record once, in order, n without a gap.
+func (s *sim) judge() simEnd {
+	want := make(map[PartitionID][]simRecord)
+	epoch := s.epoch
+	if s.mutant == "noepoch" {
+		epoch = 1
+	}
+	for _, tx := range s.log {
+		place := stream.Place{Epoch: epoch, File: tx.order.File, Pos: tx.order.Pos}
+		add := func(id PartitionID, key, op byte) {
+			place.Row++
+			want[id] = append(want[id], simRecord{place: place, key: key, op: op})
+		}
+		for _, row := range tx.rows {
+			add(row.id, row.key, row.op)
+			if row.op == 'd' {
+				add(row.id, row.key, 0)
+			}
+		}
+		if len(tx.rows) > 0 {
+			add(PartitionID{"end", 0}, 0, opEnd)
+		}
+	}
+	for id, p := range s.parts {
+		for i, r := range p.recs {
+			if r.n != uint64(i+1) {
+				return simBad
+			}
+		}
+		w := want[id]
+		if len(p.recs) < len(w) {
+			return simBad
+		}
+		recs := p.recs[len(p.recs)-len(w):]
+		for i := range w {
+			w[i].n = recs[i].n
+			if recs[i] != w[i] && s.mutant != "sharedrow" || recs[i].op != w[i].op || recs[i].key != w[i].key {
+				return simBad
+			}
+		}
+		if s.epoch == 1 && len(p.recs) != len(w) {
+			return simBad
+		}
+		delete(want, id)
+	}
+	if len(want) > 0 {
+		return simBad
+	}
+	return simOK
+}
+
+// simulate runs seeds in one mode and counts the ends; bad is the first seed that must not
+// have ended as it did.
+func simulate(seeds uint64, mode simMode, mutant string) (ends map[simEnd]int, bad uint64, found bool) {
+	ends = make(map[simEnd]int)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	workers := uint64(runtime.GOMAXPROCS(0))
+	for w := range workers {
+		wg.Go(func() {
+			for seed := w; seed < seeds; seed += workers {
+				end := newSim(seed, mode, mutant).run()
+				mu.Lock()
+				ends[end]++
+				wrong := end != simOK && !(mode == simLie && end == simStop)
+				if wrong && !found {
+					bad, found = seed, true
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return ends, bad, found
+}
+
+func TestRecoverySimulation(t *testing.T) {
+	for _, mode := range []simMode{simTxn, simLie, simIdem} {
+		t.Run(mode.String(), func(t *testing.T) {
+			ends, bad, found := simulate(simSeeds, mode, "")
+			t.Logf("%s: %v", mode, ends)
+			if found {
+				t.Fatalf("seed %d ends %q", bad, newSim(bad, mode, "").run())
+			}
+			if ends[simOK] < simSeeds/2 {
+				t.Fatalf("only %d of %d runs came to the end: %v", ends[simOK], simSeeds, ends)
+			}
+		})
+	}
+}
+
+// TestRecoveryMutants: every fault must be seen in some mode.
+func TestRecoveryMutants(t *testing.T) {
+	for _, mutant := range []string{"trust", "delta", "nodrop", "sharedrow", "sameslot", "confirmnow", "nostale",
+		"splitadvance", "noepoch", "undoforget", "nometa", "forgetold", "idleonce", "nounseen"} {
+		t.Run(mutant, func(t *testing.T) {
+			red := false
+			for _, mode := range []simMode{simTxn, simLie, simIdem} {
+				ends, _, found := simulate(simSeeds/5, mode, mutant)
+				t.Logf("%s: %v", mode, ends)
+				red = red || found
+			}
+			if !red {
+				t.Fatal("no mode sees it")
+			}
+		})
+	}
+}

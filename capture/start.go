@@ -1,0 +1,392 @@
+package capture
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/tailrace/tailrace/schemas"
+	"github.com/tailrace/tailrace/stream"
+)
+
+// begin is the start of every run, and the only recovery: it looks at the log without
+// touching it, takes ownership of the topics, reads the state and the tails, and chooses
+// where to go on. What it returns is ready to run.
+func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
+	info, err := src.Inspect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeStateTopic(ctx, cfg); err != nil {
+		return nil, err
+	}
+	s, err := loadState(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLog(s, info); err != nil {
+		return nil, err // a misconfigured copy must not fence the one that runs
+	}
+	prod, err := own(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := cfg.Client.WaitStable(ctx, cfg.StateTopic(), 0); err != nil {
+		return nil, fmt.Errorf("wait for the state topic: %w", err)
+	}
+	if s, err = loadState(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if info, err = src.Inspect(ctx); err != nil {
+		return nil, err
+	}
+	if err := checkLog(s, info); err != nil {
+		return nil, err
+	}
+	if s.empty() {
+		return firstStart(ctx, cfg, src, info, s, prod)
+	}
+	return resume(ctx, cfg, src, info, s, prod)
+}
+
+// makeStateTopic makes the capture's state topic, compacted and with one partition.
+func makeStateTopic(ctx context.Context, cfg *Config) error {
+	_, err := cfg.Client.EnsureTopic(ctx, stream.TopicSpec{
+		Name: cfg.StateTopic(), Partitions: 1, Replication: cfg.Topics.Replication, Create: cfg.Topics.Create,
+		Config: map[string]string{"cleanup.policy": "compact"},
+	})
+	if err != nil {
+		return fmt.Errorf("make the state topic: %w", err)
+	}
+	return nil
+}
+
+func loadState(ctx context.Context, cfg *Config) (*state, error) {
+	records, err := cfg.Client.LoadState(ctx, cfg.StateTopic())
+	if err != nil {
+		return nil, fmt.Errorf("load state: %w", err)
+	}
+	return parseState(records)
+}
+
+// own makes the producer; on Apache Kafka that fences a predecessor and finishes or aborts
+// what it left. On the embedded broker the data directory's lock has done that.
+func own(ctx context.Context, cfg *Config) (*stream.Producer, error) {
+	pc := stream.ProducerConfig{TransactionTimeout: cfg.TransactionTimeout, Log: cfg.Log}
+	if cfg.Transactional {
+		pc.TransactionalID = cfg.TransactionalID()
+	}
+	prod, err := cfg.Client.NewProducer(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("take ownership: %w", err)
+	}
+	return prod, nil
+}
+
+// checkLog compares the log with what the state says of it.
+func checkLog(s *state, info LogInfo) error {
+	was := s.newest()
+	if was == nil {
+		return nil
+	}
+	if was.Identity != info.Identity {
+		return stopf("if the database was replaced or restored, start over with a new capture name and topic prefix, so that nothing is mixed up",
+			"the state belongs to another log: it says %q, the database says %q", was.Identity, info.Identity)
+	}
+	if !info.Ready {
+		return stopf("changes since then may be gone from the log: compare the target with the source, then start over with a new capture name and topic prefix",
+			"the slot or publication that this capture had read to %d is gone", was.Position.Offset)
+	}
+	return nil
+}
+
+// firstStart begins a capture that has never run: it refuses topics that hold records of
+// ours already, makes what the log needs, and writes the first position.
+func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state, prod *stream.Producer) (*pipeline, error) {
+	if err := checkUnused(ctx, cfg, s); err != nil {
+		return nil, err
+	}
+	from := info.Lowest
+	if !info.Ready {
+		var err error
+		if from, err = src.Prepare(ctx); err != nil {
+			return nil, err
+		}
+		cfg.Log.Info("slot and publication are ready", "position", from.Offset)
+	}
+	st := start{slot: 0, maxG: 1, from: positionState{G: 1, Epoch: 1, Identity: info.Identity, Position: from, Snapshot: snapshotNone}}
+	p := newPipeline(cfg, s, st, nil, prod, src)
+	if err := p.send.sendRecords(ctx, []stateRecord{{key: positionKey(0), value: mustJSON(st.from)}}); err != nil {
+		return nil, fmt.Errorf("write the first position: %w", err)
+	}
+	return p, p.routeEnd(ctx)
+}
+
+// checkUnused makes sure that no record of ours stands in the topics that a capture
+// without a state would write to.
+func checkUnused(ctx context.Context, cfg *Config, s *state) error {
+	const lost = "the state topic was lost, or the capture was renamed: give it its old name, or a new topic prefix"
+	if len(s.partitions) > 0 || len(s.tables) > 0 || len(s.routing.Topics) > 0 {
+		return stopf(lost, "the state topic %s has no position", cfg.StateTopic())
+	}
+	topics, err := cfg.Client.Topics(ctx)
+	if err != nil {
+		return fmt.Errorf("list topics: %w", err)
+	}
+	for _, t := range topics {
+		if !strings.HasPrefix(t.Name, cfg.Naming.Prefix+".") {
+			continue
+		}
+		for p := range t.Partitions {
+			if err := checkPartitionUnused(ctx, cfg, PartitionID{t.Name, p}, lost); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkPartitionUnused(ctx context.Context, cfg *Config, id PartitionID, hint string) error {
+	const last = 1000 // offsets to look at: more than a transaction's markers
+	at, err := cfg.Client.Offsets(ctx, id.Topic, id.Number)
+	if err != nil || at.End == at.Start {
+		return err
+	}
+	t, err := cfg.Client.Tail(ctx, id.Topic, id.Number, max(at.Start, at.End-last))
+	if err != nil {
+		return fmt.Errorf("read the end of %s: %w", id, err)
+	}
+	if t.Found {
+		return stopf(hint, "there is no state, but %s holds records of a capture", id)
+	}
+	return nil
+}
+
+// resume chooses where to go on and checks that the log still reaches there.
+func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state, prod *stream.Producer) (*pipeline, error) {
+	tails, err := readTails(ctx, cfg, s)
+	if err != nil {
+		return nil, err
+	}
+	if mutant("trust-position") {
+		for id, t := range tails {
+			r := s.partitions[id]
+			t.n, t.place = r.N, r.Place
+			tails[id] = t
+		}
+	}
+	st, err := choose(s, tails)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkReach(st.from, info); err != nil {
+		return nil, err
+	}
+	p := newPipeline(cfg, s, st, tails, prod, src)
+	if mutant("no-drop") {
+		for _, part := range p.prog.parts {
+			part.tail.place, part.place = stream.Place{}, stream.Place{}
+		}
+		p.prog.dropAhead()
+	}
+	for _, part := range p.prog.ahead {
+		if part.tail.op, err = tailOp(ctx, cfg, &part.tail); err != nil {
+			return nil, fmt.Errorf("read the end of %s: %w", part.id, err)
+		}
+	}
+	cfg.Log.Info("recovered", "position", st.from.Position.Offset, "g", st.from.G, "newest_g", st.maxG,
+		"partitions", len(p.prog.parts), "tails_ahead", len(p.prog.ahead), "rolled_back", st.stale)
+	return p, p.routeEnd(ctx)
+}
+
+// checkReach makes sure that the log holds everything after the position, and the
+// position itself.
+func checkReach(from positionState, info LogInfo) error {
+	if from.Position.Compare(info.Lowest) < 0 {
+		return stopf("the slot was advanced or made anew by somebody else; changes in between are not in the topics: compare the target with the source, then start over with a new capture name and topic prefix",
+			"the log can be read from %d only, but the topics end at %d", info.Lowest.Offset, from.Position.Offset)
+	}
+	if from.Position.Compare(info.Highest) > 0 {
+		return stopf("the database was restored to an earlier time, or it is another server; the topics hold changes that it does not: start over with a new capture name and topic prefix",
+			"the topics end at %d, but the log ends at %d", from.Position.Offset, info.Highest.Offset)
+	}
+	return nil
+}
+
+// readTails reads the last record of every partition that the capture may have written to.
+func readTails(ctx context.Context, cfg *Config, s *state) (map[PartitionID]tail, error) {
+	ids := s.known()
+	tails := make([]tail, len(ids))
+	err := parallel(ctx, len(ids), func(ctx context.Context, i int) (err error) {
+		rec, ok := s.partitions[ids[i]]
+		if !ok {
+			rec.Offset = -1
+		}
+		tails[i], err = readTail(ctx, cfg, ids[i], rec)
+		return err
+	})
+	m := make(map[PartitionID]tail, len(ids))
+	for i, id := range ids {
+		m[id] = tails[i]
+	}
+	return m, err
+}
+
+// parallel calls fn for 0 … n-1, eight at a time, and returns the first error.
+func parallel(ctx context.Context, n int, fn func(context.Context, int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(n, 8) {
+		wg.Go(func() {
+			for i := range next {
+				if err := fn(ctx, i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// readTail reads the last committed record of one partition that the capture has routed
+// to, from the offset in its state record on.
+func readTail(ctx context.Context, cfg *Config, id PartitionID, rec partitionState) (tail, error) {
+	at, err := cfg.Client.WaitStable(ctx, id.Topic, id.Number)
+	if errors.Is(err, stream.ErrNoTopic) {
+		return tail{}, stopf("it was deleted, or given fewer partitions; what it held is gone: start over with a new capture name and topic prefix",
+			"partition %s does not exist any more: %w", id, err)
+	}
+	if err != nil {
+		return tail{}, fmt.Errorf("wait for %s: %w", id, err)
+	}
+	t, err := lastRecord(ctx, cfg, id, max(rec.Offset, at.Start))
+	if err != nil || t.known {
+		return t, err
+	}
+	if at.Start > rec.Offset {
+		return expired(cfg, rec, at), nil
+	}
+	// What the state tells of is not there: the commit was torn, or the broker has lost
+	// its end. What stands before it counts, or what the state says that stood there.
+	if t, err = lastRecord(ctx, cfg, id, at.Start); err != nil {
+		return tail{}, err
+	}
+	switch {
+	case t.known && t.n >= rec.Before, t.known && rec.Offset >= at.End:
+		return t, nil
+	case t.known: // records in between are missing too: compaction took them
+		return tail{n: rec.N, place: rec.Place, offset: rec.Offset}, nil
+	case at.End == 0:
+		return tail{}, stopf("what it held is gone: start over with a new capture name and topic prefix",
+			"partition %s is empty, but a record was acknowledged at offset %d: the topic was made anew", id, rec.Offset)
+	}
+	return tail{n: rec.Before, place: rec.BeforePlace, offset: at.End - 1}, nil
+}
+
+// lastRecord returns the last committed record at or after offset from as a tail; known is
+// false if there is none.
+func lastRecord(ctx context.Context, cfg *Config, id PartitionID, from int64) (tail, error) {
+	t, err := cfg.Client.Tail(ctx, id.Topic, id.Number, from)
+	if err != nil {
+		return tail{}, fmt.Errorf("read the end of %s: %w", id, err)
+	}
+	if t.Foreign > 0 {
+		return tail{}, stopf("nobody else may write to the capture's topics: choose another topic prefix, or stop the other writer and start over",
+			"partition %s holds %d records that are not tailrace's, the first at offset %d", id, t.Foreign, t.ForeignOffset)
+	}
+	if !t.Found {
+		return tail{}, nil
+	}
+	return tail{n: t.Mark.N, place: t.Mark.Place, known: true, key: body(t.Key), value: t.Value, flags: t.Mark.Flags, offset: t.Offset}, nil
+}
+
+// expired is the tail of a partition whose records are gone by retention: the one that the
+// state remembers. Without transactions every offset is a record, so that those after it
+// that no state tells of can be counted. With transactions they cannot be told from
+// aborted ones; there none can be, unless the broker tore a commit.
+func expired(cfg *Config, rec partitionState, at stream.Offsets) tail {
+	t := tail{n: rec.N, place: rec.Place, offset: rec.Offset}
+	if !cfg.Transactional {
+		t.unseen = uint64(at.End - 1 - rec.Offset)
+		t.n += t.unseen
+		t.offset = at.End - 1
+	}
+	return t
+}
+
+// tailOp returns the operation of a tail's record, from its envelope.
+func tailOp(ctx context.Context, cfg *Config, t *tail) (byte, error) {
+	switch {
+	case !t.known || t.value == nil:
+		return 0, nil
+	case t.flags&stream.FlagEnd != 0:
+		return opEnd, nil
+	case len(t.value) < frameSize || t.value[0] != 0:
+		return 0, errors.New("value without a schema id")
+	}
+	id := int32(binary.BigEndian.Uint32(t.value[1:frameSize]))
+	var text string
+	err := retry(ctx, func(err error) {
+		cfg.Log.Warn("waiting for the schema registry", "schema", id, "error", err)
+	}, func() (err error) {
+		text, err = cfg.Registry.SchemaByID(ctx, id)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	schema, err := schemas.CompileSchema(text)
+	if err != nil {
+		return 0, fmt.Errorf("schema %d: %w", id, err)
+	}
+	return schema.EnvelopeOp(t.value[frameSize:])
+}
+
+// newPipeline puts a run together.
+func newPipeline(cfg *Config, s *state, st start, tails map[PartitionID]tail, prod *stream.Producer, src Source) *pipeline {
+	prog := newProgress(s, st, tails)
+	p := &pipeline{cfg: cfg, log: cfg.Log, prog: prog, routes: newRoutes(cfg, s, prog), confirm: src.Confirm,
+		send: newSender(cfg, prod, st.from.Position, src.Confirm), lastCut: st.from.Position}
+	p.group = <-p.send.empty
+	return p
+}
+
+// routeEnd prepares the topic and the schemas of END records, and makes the routing
+// durable.
+func (p *pipeline) routeEnd(ctx context.Context) (err error) {
+	key, value := schemas.TransactionSchemas()
+	name := p.cfg.EndTopic()
+	if p.end.keyID, err = p.routes.registerSchema(ctx, name+"-key", key); err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	if p.end.valueID, err = p.routes.registerSchema(ctx, name+"-value", value); err != nil {
+		return fmt.Errorf("register %s: %w", name, err)
+	}
+	topic, known := p.routes.topics[name]
+	if !known {
+		from := stream.Place{Epoch: p.prog.epoch, File: p.prog.baseOrder.File, Pos: p.prog.baseOrder.Pos}
+		var records []stateRecord
+		if topic, records, err = p.newTopic(ctx, name, topicState{From: from, Partitions: 1}); err != nil {
+			return err
+		}
+		if len(topic.parts) != 1 {
+			return stopf("delete it, or choose another topic prefix", "topic %s has %d partitions, END records need exactly one", name, len(topic.parts))
+		}
+		err = p.send.sendRecords(ctx, records)
+	}
+	p.end.topic = topic
+	return err
+}

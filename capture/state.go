@@ -1,0 +1,187 @@
+package capture
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tailrace/tailrace/schemas"
+	"github.com/tailrace/tailrace/stream"
+)
+
+// PartitionID names one partition of one topic.
+type PartitionID struct {
+	Topic  string
+	Number int32
+}
+
+func (id PartitionID) String() string { return id.Topic + "/" + strconv.Itoa(int(id.Number)) }
+
+func (id PartitionID) compare(o PartitionID) int {
+	if c := strings.Compare(id.Topic, o.Topic); c != 0 {
+		return c
+	}
+	return int(id.Number) - int(o.Number)
+}
+
+// positionState is the record position/0 or position/1: how far the capture was when it
+// was written. The two are used in turn, so that the one before the newest survives.
+type positionState struct {
+	G        uint64   `json:"g"` // rises by one with each cut
+	Epoch    uint64   `json:"epoch"`
+	Identity string   `json:"identity"`
+	Position Position `json:"position"`
+	Order    order    `json:"order"` // the last commit with records of ours at or before Position
+	Snapshot string   `json:"snapshot"`
+}
+
+// order is a commit's place in the log; see stream.Place.
+type order struct {
+	File uint64 `json:"file,omitempty"`
+	Pos  uint64 `json:"pos"`
+}
+
+func (p positionState) place() stream.Place {
+	return stream.Place{Epoch: p.Epoch, File: p.Order.File, Pos: p.Order.Pos}
+}
+
+// partitionState is the record partition/<topic>/<number>: the last record that was
+// written there, now and before the cut g.
+type partitionState struct {
+	G           uint64       `json:"g"`
+	N           uint64       `json:"n"`
+	Place       stream.Place `json:"place"`
+	Before      uint64       `json:"before"` // n and place before g
+	BeforePlace stream.Place `json:"before_place"`
+	Offset      int64        `json:"offset"` // of the last acknowledged record; -1: none
+}
+
+// tableState is one entry of the record table/<name>/<hash>: what a table version was
+// written as, from a place in the log on.
+type tableState struct {
+	From    stream.Place   `json:"from"`
+	Table   *schemas.Table `json:"table"`
+	KeyID   int32          `json:"key_id,omitempty"`
+	ValueID int32          `json:"value_id"`
+}
+
+// routingState is the record routing: the topics that the capture writes to.
+type routingState struct {
+	Topics map[string]topicState `json:"topics"`
+}
+
+// topicState is one topic's routing. The number of partitions stays as it was at the
+// first record, however many the topic is given later, or keys would move.
+type topicState struct {
+	From       stream.Place `json:"from"`
+	Partitions int32        `json:"partitions"`
+	Collection string       `json:"collection,omitempty"` // the table, `schema.table`; none for END records
+}
+
+// state is the whole state topic.
+type state struct {
+	positions  [2]*positionState
+	partitions map[PartitionID]partitionState
+	tables     map[string][]tableState // by tableKey
+	routing    routingState
+}
+
+const (
+	routingKey   = "routing"
+	snapshotNone = "none"
+)
+
+func positionKey(slot int) string { return "position/" + strconv.Itoa(slot) }
+
+func partitionKey(id PartitionID) string { return "partition/" + id.String() }
+
+func tableKey(namespace, name, hash string) string {
+	return "table/" + namespace + "." + name + "/" + hash
+}
+
+// parseState reads the records of a state topic, as stream.Client.LoadState gives them. A
+// record that it does not know is an error: a newer tailrace may have written it.
+func parseState(records map[string][]byte) (*state, error) {
+	s := &state{
+		partitions: make(map[PartitionID]partitionState),
+		tables:     make(map[string][]tableState),
+		routing:    routingState{Topics: make(map[string]topicState)},
+	}
+	for _, key := range slices.Sorted(maps.Keys(records)) {
+		if err := s.parse(key, records[key]); err != nil {
+			return nil, stopf("a newer tailrace wrote it, or somebody else did: run that version", "read state record %q: %w", key, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *state) parse(key string, value []byte) error {
+	kind, rest, _ := strings.Cut(key, "/")
+	switch {
+	case key == positionKey(0) || key == positionKey(1):
+		return json.Unmarshal(value, &s.positions[rest[0]-'0'])
+	case kind == "partition":
+		id, err := parsePartitionID(rest)
+		if err != nil {
+			return err
+		}
+		var p partitionState
+		if err := json.Unmarshal(value, &p); err != nil {
+			return err
+		}
+		s.partitions[id] = p
+		return nil
+	case kind == "table":
+		var t []tableState
+		if err := json.Unmarshal(value, &t); err != nil {
+			return err
+		}
+		s.tables[key] = t
+		return nil
+	case key == routingKey:
+		return json.Unmarshal(value, &s.routing)
+	}
+	return fmt.Errorf("unknown key")
+}
+
+func parsePartitionID(text string) (PartitionID, error) {
+	cut := strings.LastIndexByte(text, '/')
+	if cut <= 0 {
+		return PartitionID{}, fmt.Errorf("no partition number")
+	}
+	n, err := strconv.ParseInt(text[cut+1:], 10, 32)
+	if err != nil || n < 0 {
+		return PartitionID{}, fmt.Errorf("partition number %q", text[cut+1:])
+	}
+	return PartitionID{Topic: text[:cut], Number: int32(n)}, nil
+}
+
+// empty says that no position was ever written.
+func (s *state) empty() bool { return s.positions[0] == nil && s.positions[1] == nil }
+
+// newest returns the position record with the highest g; nil if there is none.
+func (s *state) newest() *positionState {
+	a, b := s.positions[0], s.positions[1]
+	if a == nil || b != nil && b.G > a.G {
+		return b
+	}
+	return a
+}
+
+// known returns the partitions that the capture may have written to: those with a record
+// of their own and those of routed topics, sorted.
+func (s *state) known() []PartitionID {
+	ids := make(map[PartitionID]bool, len(s.partitions))
+	for id := range s.partitions {
+		ids[id] = true
+	}
+	for topic, t := range s.routing.Topics {
+		for p := range t.Partitions {
+			ids[PartitionID{topic, p}] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(ids), PartitionID.compare)
+}
