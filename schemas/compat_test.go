@@ -127,7 +127,7 @@ func TestCheckCompatibleDerived(t *testing.T) {
 			t.Columns = append(t.Columns, Column{Name: "n", Type: Type{Kind: String}, Nullable: true})
 		}, ""},
 		"column with default added": {func(t *Table) {
-			t.Columns = append(t.Columns, Column{Name: "n", Type: Type{Kind: Int32}, Default: Default{ValueDefault, "1"}})
+			t.Columns = append(t.Columns, Column{Name: "n", Type: Type{Kind: Int32}, Default: Default{Kind: ValueDefault, Text: "1"}})
 		}, ""},
 		"column without default added": {func(t *Table) {
 			t.Columns = append(t.Columns, Column{Name: "n", Type: Type{Kind: Int32}})

@@ -33,8 +33,7 @@ func Derive(t *Table, n Naming) (*Derived, error) {
 	topic := TopicName(n.Prefix, t.Namespace, t.Name)
 	d := derivation{table: t, naming: &n, namespace: n.fullName(topic)}
 	out := &Derived{Topic: topic, KeySchema: d.key(), ValueSchema: d.envelope()}
-	// AvroData lets a namespace pass as it is, goavro does not: it sees a tame one.
-	d.namespace = tameNamespace(d.namespace)
+	d.namespace, d.tame = tameNamespace(d.namespace), true
 	for _, schema := range []string{d.key(), d.envelope()} {
 		if schema == "" {
 			continue
@@ -95,7 +94,8 @@ func checkType(t *Type, depth int) error {
 	return nil
 }
 
-// tameNamespace returns a namespace in whose parts all is allowed by Avro.
+// tameNamespace returns a namespace in whose parts all is allowed by Avro: AvroData lets
+// any pass, goavro does not.
 func tameNamespace(namespace string) string {
 	parts := strings.Split(namespace, ".")
 	for i, p := range parts {
@@ -107,11 +107,19 @@ func tameNamespace(namespace string) string {
 	return strings.Join(parts, ".")
 }
 
+// goavroReads says whether goavro can read a default: it takes numbers as floats, which
+// the highest longs do not survive, and the bytes of decimals not at all within a union.
+func goavroReads(t *Type, value string) bool {
+	v, err := strconv.ParseInt(value, 10, 64)
+	return t.Kind != Decimal && (err != nil || v <= 1<<53)
+}
+
 // derivation writes the schemas of one table.
 type derivation struct {
 	table     *Table
 	naming    *Naming
 	namespace string
+	tame      bool // what is written is for goavro's eyes
 
 	out      []byte
 	knowsVSD bool // VariableScaleDecimal has been written: from then on it is named only
@@ -193,7 +201,7 @@ func (d *derivation) field(i int, c *Column) {
 		d.text(`]`)
 		value = "null"
 	}
-	if value != "" {
+	if value != "" && !(d.tame && hasDefault && !goavroReads(&c.Type, value)) {
 		d.text(`,"default":` + value)
 	}
 	d.text(`}`)

@@ -24,19 +24,21 @@ func (c *Column) Union() (union bool, null, value int64) {
 
 // defaultJSON returns the column's default as it stands in a schema. There is none for a
 // default that cannot be read, nor for a type whose default Debezium does not write
-// either.
+// either; value is empty then.
 func (c *Column) defaultJSON() (value string, ok bool) {
+	text := c.Default.Text
 	switch c.Default.Kind {
-	case ValueDefault:
-		return c.Type.valueJSON(c.Default.Text)
+	case NoDefault:
+		return "", false
 	case FunctionDefault:
-		text, ok := c.Type.zeroText()
-		if !ok {
+		if text, ok = c.Type.zeroText(); !ok {
 			return "", false
 		}
-		return c.Type.valueJSON(text)
 	}
-	return "", false
+	if value, ok = c.Type.valueJSON(text); !ok {
+		return "", false
+	}
+	return value, true
 }
 
 // zeroText is the neutral text of what stands for a default that is a function.
@@ -62,7 +64,8 @@ func (t *Type) zeroText() (text string, ok bool) {
 	return "", false // Bytes, Enum, ZonedTime, VarDecimal, Array
 }
 
-// valueJSON returns a neutral text as the JSON of an Avro default.
+// valueJSON returns a neutral text as the JSON of an Avro default; value means nothing if
+// the text is not of the type.
 func (t *Type) valueJSON(text string) (value string, ok bool) {
 	switch t.Kind {
 	case Bool:
