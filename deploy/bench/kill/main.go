@@ -1,0 +1,99 @@
+// Kill proves that no change is lost, repeated or torn, whatever is killed when: it kills
+// the capture with SIGKILL, at random moments and at each of its failpoints, while four
+// writers insert, update, delete and change keys, and then judges from outside, by the
+// writers' own logs of acknowledged commits and by a reader that is not the product's.
+//
+//	go run ./deploy/bench/kill -broker embedded|kafka [-kills 100] [-changes 50000]
+//	    [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
+//
+// On the embedded broker, which lives in the capture's process, the broker dies with it.
+// On Apache Kafka the committed records are judged after every kill, too: each source
+// transaction must be there whole or not at all.
+//
+// The last line is one JSON object. Exit code: 0 nothing is wrong; 4 something is, or the
+// capture stopped by itself; 1 the bench itself could not do its work; 2 usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// failpoints are where the product can be told to kill itself; in-end exists on Apache
+// Kafka only.
+var failpoints = []string{"received", "appended", "produced", "state-written", "in-end", "ended"}
+
+// mutants are the faults that the product can be given.
+var mutants = []string{"drop-row", "repeat-row", "drop-tombstone", "ack-early", "trust-position", "no-drop"}
+
+type options struct {
+	broker    string
+	kills     int
+	changes   int
+	failpoint string
+	mutant    string
+	seed      uint64
+	rate      float64
+	keep      bool
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kill:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	result, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kill:", err)
+		os.Exit(1)
+	}
+	result.print(os.Stdout)
+	if !result.good() {
+		os.Exit(4)
+	}
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet("kill", flag.ExitOnError)
+	f.StringVar(&o.broker, "broker", "embedded", "embedded or kafka")
+	f.IntVar(&o.kills, "kills", 100, "how often to kill the capture")
+	f.IntVar(&o.changes, "changes", 50000, "the least number of changes to make")
+	f.StringVar(&o.failpoint, "failpoint", "", "use this failpoint only: "+strings.Join(failpoints, ", "))
+	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", "))
+	f.Uint64Var(&o.seed, "seed", rand.Uint64()>>32, "seed of the writers and the kills")
+	f.Float64Var(&o.rate, "rate", 600, "changes per second while the capture is being killed")
+	f.BoolVar(&o.keep, "keep", false, "keep the directory with the logs also if nothing is wrong")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case o.broker != "embedded" && o.broker != "kafka":
+		return o, fmt.Errorf("no broker %q: embedded or kafka", o.broker)
+	case o.failpoint != "" && !slices.Contains(o.failpoints(), o.failpoint):
+		return o, fmt.Errorf("no failpoint %q on %s: %s", o.failpoint, o.broker, strings.Join(o.failpoints(), ", "))
+	case o.mutant != "" && !slices.Contains(mutants, o.mutant):
+		return o, fmt.Errorf("no mutant %q: %s", o.mutant, strings.Join(mutants, ", "))
+	case o.kills < 0 || o.changes < 1 || o.rate <= 0:
+		return o, errors.New("-kills, -changes and -rate must be positive")
+	}
+	return o, nil
+}
+
+// failpoints are those of the broker.
+func (o *options) failpoints() []string {
+	return slices.DeleteFunc(slices.Clone(failpoints), func(name string) bool {
+		return name == "in-end" && o.broker != "kafka" || o.failpoint != "" && name != o.failpoint
+	})
+}
