@@ -117,13 +117,13 @@ func (c *Client) Ping(ctx context.Context) error {
 		return err
 	}
 	if answer.Level == "" {
-		return &Error{Op: r.op, Status: http.StatusNotFound, Message: "the answer is not a schema registry's"}
+		return r.unreadable(errors.New("it tells no compatibility level"))
 	}
 	return nil
 }
 
-// Register makes sure that schema is a version of subject, and returns its id. An answer
-// is remembered for as long as the Client lives. A schema that does not fit the earlier
+// Register makes sure that schema is a version of subject, and returns its id, after
+// having compared what stands under it. An answer is remembered. A schema that does not fit the earlier
 // versions is an *Error with status 409; see Incompatible.
 func (c *Client) Register(ctx context.Context, subject, schema string) (id int32, err error) {
 	k := subjectSchema{subject, schema}
@@ -140,6 +140,9 @@ func (c *Client) Register(ctx context.Context, subject, schema string) (id int32
 	}
 	if answer.ID <= 0 {
 		return 0, r.unreadable(fmt.Errorf("id %d is not a schema id", answer.ID))
+	}
+	if err := c.verify(ctx, r, answer.ID); err != nil {
+		return 0, err
 	}
 	c.registered.put(k, answer.ID, len(subject)+len(schema))
 	return answer.ID, nil
@@ -256,7 +259,7 @@ type request struct {
 }
 
 func (r *request) unreadable(err error) *Error {
-	return &Error{Op: r.op, Subject: r.subject, Message: "read the registry's answer", Err: err}
+	return &Error{Op: r.op, Subject: r.subject, Status: http.StatusOK, Err: fmt.Errorf("read the answer: %w", err)}
 }
 
 // do asks and reads the answer into out, unless it is nil. Its errors are *Error.
@@ -275,7 +278,7 @@ func (c *Client) do(ctx context.Context, r request, out any) error {
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return r.unreadable(cause(ctx, err))
+		return &Error{Op: r.op, Subject: r.subject, Err: cause(ctx, err)}
 	case len(body) > maxAnswer:
 		return r.unreadable(fmt.Errorf("answer is larger than %d bytes", maxAnswer))
 	case res.StatusCode != http.StatusOK:

@@ -43,10 +43,12 @@ var ErrFenced = errors.New("another registry has taken the schemas log over")
 type Error struct {
 	Op      string // what was asked, such as "register schema"
 	Subject string // the subject it was asked for; empty if none
-	Status  int    // HTTP status of the answer; 0: no answer came
+	Status  int    // HTTP status of the answer; 0: no answer came, or not all of it
 	Code    int    // the registry's error_code; 0: the answer had none
 	Message string // the registry's message, cut to a bounded length
-	Err     error  // why no answer came, or why it could not be read; else nil
+	Err     error  // why no answer came, or why a good one cannot be used; else nil
+
+	misled bool // the answer is a registry's, but wrong
 }
 
 // Error describes the failure. It never holds credentials.
@@ -75,10 +77,12 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Fatal says that the same request will fail again until a person changes something:
-// refusals by the registry and certificates that do not verify. What did not reach the
+// refusals by the registry, wrong ids, certificates that do not verify. What did not reach the
 // registry, its own faults, and a schema that it does not know (yet) are not fatal.
 func (e *Error) Fatal() bool {
 	switch {
+	case e.misled:
+		return true
 	case e.Status == 0:
 		return certificateRefused(e.Err)
 	case e.Status == http.StatusRequestTimeout, e.Status == http.StatusTooManyRequests:
@@ -92,12 +96,18 @@ func (e *Error) Fatal() bool {
 // Hint says what the operator can do.
 func (e *Error) Hint() string {
 	switch {
+	case e.misled:
+		return "the registry gives ids that do not stand for what was registered; check whether two registries write one log, and compare GET /schemas/ids with the subjects"
+	case e.Status == http.StatusOK:
+		return "what answers at the registry's URL may be no schema registry, or one that keeps more than Avro; check the URL"
 	case e.Status == http.StatusConflict:
 		return e.conflictHint()
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
 		return "check the user and password configured for the schema registry, and that this user may read and register schemas"
+	case e.Code == codeNotPermitted:
+		return "the registry does not let this subject be written; see its mode (GET /mode)"
 	case e.Status == http.StatusUnprocessableEntity:
-		return "the registry takes requests of this kind from nobody in this form; its message says what it refuses"
+		return "the registry refuses the schema or the request as such; its message says why"
 	case e.Status == http.StatusNotFound && e.Code <= 1000:
 		return "check the URL of the schema registry: what answers there does not serve the registry's API"
 	case e.Status >= 300 && e.Status < 400:
@@ -141,8 +151,8 @@ func certificateRefused(err error) bool {
 // cause strips what net/http wraps around a transport error: the URL adds nothing, and a
 // query or path may hold more than a log should. ctx's own error wins over its symptoms.
 func cause(ctx context.Context, err error) error {
-	if c := context.Cause(ctx); c != nil {
-		return c
+	if ctx.Err() != nil {
+		return fmt.Errorf("no answer in time: %w", context.Cause(ctx))
 	}
 	var u *url.Error
 	if errors.As(err, &u) {

@@ -238,20 +238,17 @@ func (st *state) erasure(name string, vs []*version) []Entry {
 // keepMaxID returns what keeps the highest id known when the versions that have it are
 // erased, so that it is never given again.
 func (st *state) keepMaxID(vs []*version) []Entry {
-	t := st.byID[st.maxID]
-	if t == nil || st.keptID >= st.maxID {
+	if st.keptID >= st.maxID {
 		return nil
 	}
-	for _, v := range t.holders {
-		if !slices.Contains(vs, v) {
-			return nil
+	if t := st.byID[st.maxID]; t != nil {
+		for _, v := range t.holders {
+			if !slices.Contains(vs, v) {
+				return nil
+			}
 		}
 	}
-	value, err := json.Marshal(noopValue{MaxID: st.maxID})
-	if err != nil {
-		return nil
-	}
-	return st.entries(recordKey{keyType: keyNoop}, value)
+	return st.entries(recordKey{keyType: keyNoop}, noopValue{MaxID: st.maxID}.bytes())
 }
 
 // deleteVersion answers DELETE /subjects/{subject}/versions/{version}.

@@ -25,6 +25,7 @@ type Log interface {
 	// Read calls fn with each committed entry at an offset of at least from, up to the end
 	// of the log as it was when Read was called, in order. It returns the offset after the
 	// last one, which is from if there was none. fn must not keep the slices. An error of
-	// fn ends Read and is returned.
+	// fn ends Read and is returned. ErrFenced may be returned here too, where it is only
+	// now found out.
 	Read(ctx context.Context, from int64, fn func(offset int64, e Entry) error) (next int64, err error)
 }

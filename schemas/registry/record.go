@@ -179,6 +179,10 @@ type noopValue struct {
 	MaxID int32 `json:"maxId"`
 }
 
+func (v noopValue) bytes() []byte {
+	return append(strconv.AppendInt([]byte(`{"maxId":`), int64(v.MaxID), 10), '}')
+}
+
 // record is one parsed entry. It shares no memory with the entry.
 type record struct {
 	offset    int64
