@@ -89,7 +89,7 @@ func (s spares[T]) put(v T) {
 
 var (
 	gzipWriters  = newSpares[*gzipWriter]()
-	lz4Writers   = newSpares[*lz4.Compressor]()
+	lz4Writers   = newSpares[*lz4.CompressorCCompat]()
 	zstdEncoders = newSpares[*zstd.Encoder]()
 )
 
@@ -151,15 +151,15 @@ func snappyCompress(dst, src []byte) []byte {
 // CRC32C makes checksums of blocks and content superfluous.
 const (
 	lz4Magic  = "\x04\x22\x4d\x18"
-	lz4Header = lz4Magic + "\x60\x50\xfb" // version 1, independent blocks; blocks of at most 256 KiB
-	lz4Block  = 256 << 10
+	lz4Header = lz4Magic + "\x60\x40\x82" // version 1, independent blocks; blocks of at most 64 KiB
+	lz4Block  = 64 << 10                  // uncompressed bytes to a block, as in Java
 	lz4Stored = 1 << 31
 )
 
 func lz4Compress(dst, src []byte) []byte {
 	c, ok := lz4Writers.get()
 	if !ok {
-		c = new(lz4.Compressor)
+		c = new(lz4.CompressorCCompat)
 	}
 	dst = append(dst, lz4Header...)
 	for len(src) > 0 {
@@ -171,7 +171,7 @@ func lz4Compress(dst, src []byte) []byte {
 	return append(dst, 0, 0, 0, 0)
 }
 
-func appendLZ4Block(dst, src []byte, c *lz4.Compressor) []byte {
+func appendLZ4Block(dst, src []byte, c *lz4.CompressorCCompat) []byte {
 	bound := lz4.CompressBlockBound(len(src))
 	dst = appendBlock(dst, bound)
 	at := len(dst) - bound

@@ -105,8 +105,8 @@ func (b *BatchInfo) NextOffset() int64 { return b.LastOffset() + 1 }
 // allocation per record, and none per batch once they are large enough. The
 // zero value is ready. Not safe for concurrent use.
 type Decoder struct {
-	// MaxInflated bounds the uncompressed records of one batch, in bytes; 0
-	// means DefaultMaxInflated.
+	// MaxInflated bounds the uncompressed records of one batch, in bytes, and
+	// the window that a zstd frame may ask for; 0 means DefaultMaxInflated.
 	MaxInflated int
 
 	set       []byte // batches not reached yet

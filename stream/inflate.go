@@ -147,22 +147,20 @@ func snappyBlock(dst, src []byte, limit int) ([]byte, error) {
 	return dst[:at+n], nil
 }
 
-// A zstdDecoder is made for one bound.
+// A zstdDecoder is made for one limit.
 type zstdDecoder struct {
 	dec   *zstd.Decoder
 	limit int
 }
 
-// zstdMaxWindow is the largest window that zstd's own tools take unasked.
-const zstdMaxWindow = 128 << 20
-
+// zstdInflate also counts a frame as too large that asks for a window beyond
+// limit, as only the highest levels do.
 func zstdInflate(dst, src []byte, limit int) ([]byte, error) {
 	z, ok := zstdDecoders.get()
 	if !ok || z.limit != limit {
 		dec, err := zstd.NewReader(nil,
 			zstd.WithDecoderConcurrency(1),
 			zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(zstdMaxWindow),
 			zstd.WithDecoderMaxMemory(uint64(limit)))
 		if err != nil {
 			return dst, err
@@ -171,7 +169,7 @@ func zstdInflate(dst, src []byte, limit int) ([]byte, error) {
 	}
 	out, err := z.dec.DecodeAll(src, dst)
 	zstdDecoders.put(z)
-	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		return dst, ErrTooLarge
 	}
 	if err != nil {
