@@ -1,5 +1,7 @@
 package config
 
+import "github.com/tailrace/tailrace/capture/postgres"
+
 // Config is the whole file. Load returns it with defaults filled in and validated.
 type Config struct {
 	Broker   Broker    `yaml:"broker" jsonschema:"required" jsonschema_description:"Where topics live: exactly one of embedded and kafka."`
@@ -48,6 +50,7 @@ type SASL struct {
 // and URL is set in a file.
 type Registry struct {
 	Serve    string `yaml:"serve" jsonschema_description:"Loopback address on which our own registry answers; port 0 takes a free one."`
+	Topic    string `yaml:"topic" jsonschema_description:"Topic in which our own registry keeps the schemas, in Confluent's format. One process writes it. Default: _schemas."`
 	URL      string `yaml:"url" jsonschema_description:"Address of a Confluent-compatible registry."`
 	User     string `yaml:"user" jsonschema_description:"User name at url."`
 	Password Secret `yaml:"password" jsonschema_description:"Password at url."`
@@ -76,10 +79,11 @@ type Capture struct {
 
 // Postgres is a PostgreSQL server, 14 to 18.
 type Postgres struct {
-	URL         Secret   `yaml:"url" jsonschema:"required" jsonschema_description:"Connection string, postgres://user:password@host:port/database."`
-	Slot        string   `yaml:"slot" jsonschema_description:"Replication slot; created if missing. Default: tailrace_<name>."`
-	Publication string   `yaml:"publication" jsonschema_description:"Publication; created if missing. Default: the slot's name."`
-	Tables      []string `yaml:"tables" jsonschema_description:"schema.table, with * for any characters. Default: every table."`
+	URL               Secret   `yaml:"url" jsonschema:"required" jsonschema_description:"Connection string, postgres://user:password@host:port/database."`
+	Slot              string   `yaml:"slot" jsonschema_description:"Replication slot; created if missing. Default: tailrace_<name>."`
+	Publication       string   `yaml:"publication" jsonschema_description:"Publication; created if missing. Default: the slot's name."`
+	CreatePublication *bool    `yaml:"create_publication" jsonschema_description:"Create the publication and keep its tables as tables says; the user must own them. Otherwise the publication must exist. Default: true."`
+	Tables            []string `yaml:"tables" jsonschema_description:"schema.table, with * for any characters. Default: every table."`
 }
 
 // Topics is how a capture's topics are created.
@@ -95,6 +99,7 @@ const (
 	DefaultDir            = "./data"
 	DefaultBrokerListen   = "127.0.0.1:9092"
 	DefaultRegistryListen = "127.0.0.1:8081"
+	DefaultRegistryTopic  = "_schemas"
 	DefaultHTTPListen     = "127.0.0.1:9090"
 	DefaultMinFree        = Size(256 << 20)
 	DefaultPartitions     = 4
@@ -109,6 +114,7 @@ func (c *Config) fill() {
 	}
 	if c.Registry.URL == "" {
 		c.Registry.Serve = or(c.Registry.Serve, DefaultRegistryListen)
+		c.Registry.Topic = or(c.Registry.Topic, DefaultRegistryTopic)
 	}
 	c.HTTP.Listen = or(c.HTTP.Listen, DefaultHTTPListen)
 	c.Log.Level = or(c.Log.Level, "info")
@@ -128,12 +134,14 @@ func (c *Capture) fill(embedded bool) {
 		c.Topics.Replication = or(c.Topics.Replication, 1)
 	}
 	if c.Topics.Create == nil {
-		yes := true
-		c.Topics.Create = &yes
+		c.Topics.Create = new(true)
 	}
 	if p := c.Postgres; p != nil {
 		p.Slot = or(p.Slot, slotName(c.Name))
 		p.Publication = or(p.Publication, p.Slot)
+		if p.CreatePublication == nil {
+			p.CreatePublication = new(true)
+		}
 	}
 }
 
@@ -155,4 +163,14 @@ func or[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// Source returns the settings of the capture's source, as its package wants them.
+func (c *Capture) Source() postgres.Config {
+	p := c.Postgres
+	return postgres.Config{
+		URL: p.URL.Reveal(), Name: c.Name, Prefix: c.Prefix,
+		Slot: p.Slot, Publication: p.Publication, CreatePublication: *p.CreatePublication,
+		Tables: p.Tables, Unrepresentable: c.Unrepresentable,
+	}
 }

@@ -56,6 +56,9 @@ func (e *Error) Error() string {
 // Fatal implements the errors' convention: reading the file again will not help.
 func (e *Error) Fatal() bool { return true }
 
+// Usage asks for the exit code of a wrong configuration.
+func (e *Error) Usage() bool { return true }
+
 // Hint says what to do.
 func (e *Error) Hint() string {
 	return "correct the configuration; `tailrace config schema` prints what it may contain"

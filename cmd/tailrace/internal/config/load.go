@@ -38,7 +38,7 @@ func Load(file string, o Overrides) (*Config, error) {
 // than a broker and a registry.
 func FromOverrides(o Overrides) (*Config, error) {
 	c, d := &Config{}, newDecoder(references{})
-	o.apply(c)
+	o.apply(c, d.places)
 	c.fill()
 	v := validator{decoder: d}
 	v.shared(c)
@@ -58,7 +58,7 @@ func parse(file string, src []byte, o Overrides, refs references) (*Config, erro
 	default:
 		d.collectAnchors(body)
 		d.value(body, field{v: reflect.ValueOf(c).Elem()})
-		o.apply(c)
+		o.apply(c, d.places)
 		c.fill()
 		v := validator{decoder: d}
 		v.config(c)
@@ -143,8 +143,9 @@ func (d *decoder) collectAnchors(n ast.Node) {
 	}), n)
 }
 
-// apply lays the overrides over c.
-func (o *Overrides) apply(c *Config) {
+// apply lays the overrides over c. What they set stands nowhere in the file: its place is
+// noted as nil.
+func (o *Overrides) apply(c *Config, places map[string]*token.Token) {
 	if len(o.Brokers) > 0 {
 		kafka := c.Broker.Kafka
 		if kafka == nil {
@@ -152,13 +153,22 @@ func (o *Overrides) apply(c *Config) {
 		}
 		kafka.Brokers = o.Brokers
 		c.Broker = Broker{Kafka: kafka}
+		for i := range o.Brokers {
+			places[fmt.Sprintf("broker.kafka.brokers[%d]", i)] = nil
+		}
 	}
 	if o.RegistryURL != "" {
-		c.Registry.URL, c.Registry.Serve = o.RegistryURL, ""
+		c.Registry.URL, c.Registry.Serve, c.Registry.Topic = o.RegistryURL, "", ""
+		places["registry.url"] = nil
 	}
-	c.HTTP.Listen = or(o.HTTPListen, c.HTTP.Listen)
-	c.Log.Level = or(o.LogLevel, c.Log.Level)
-	c.Log.Format = or(o.LogFormat, c.Log.Format)
+	for _, s := range []struct {
+		path, value string
+		to          *string
+	}{{"http.listen", o.HTTPListen, &c.HTTP.Listen}, {"log.level", o.LogLevel, &c.Log.Level}, {"log.format", o.LogFormat, &c.Log.Format}} {
+		if s.value != "" {
+			*s.to, places[s.path] = s.value, nil
+		}
+	}
 }
 
 // missingFile is a configuration file that cannot be read.

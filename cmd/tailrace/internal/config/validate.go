@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 var (
 	namePattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 	prefixPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	topicPattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 	slotPattern   = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
 )
 
@@ -119,13 +121,16 @@ func (v *validator) kafka(k *Kafka) {
 func (v *validator) registry(r *Registry) {
 	if r.URL == "" {
 		v.loopback("registry.serve", r.Serve)
+		if !topicPattern.MatchString(r.Topic) {
+			v.report(CodeInvalidValue, "registry.topic", "registry.topic cannot be a topic's name", "use up to 249 letters, digits, '.', '_' and '-'")
+		}
 		if r.User != "" || r.Password.Set() {
 			v.report(CodeConflict, "registry", "registry has user or password without url", "our own registry listens on loopback only and asks for none")
 		}
 		return
 	}
-	if r.Serve != "" {
-		v.report(CodeConflict, "registry", "registry has both serve and url", "keep one")
+	if r.Serve != "" || r.Topic != "" {
+		v.report(CodeConflict, "registry", "registry has url and also serve or topic, which are for our own", "keep one")
 	}
 	u, err := url.Parse(r.URL)
 	switch {
@@ -204,7 +209,27 @@ func (v *validator) capture(path string, c *Capture) {
 		v.missing(path+".postgres", "say which database to tail")
 		return
 	}
+	before := len(v.decoder.findings)
 	v.postgres(path+".postgres", c.Postgres)
+	if len(v.decoder.findings) == before && c.Postgres.URL.Set() {
+		v.source(path+".postgres", c)
+	}
+}
+
+// source asks the source's package what it thinks of its settings. It knows no keys, so
+// what can be said of one key is said before, here.
+func (v *validator) source(path string, c *Capture) {
+	settings := c.Source()
+	err := settings.Validate()
+	if err == nil {
+		return
+	}
+	var hinted interface{ Hint() string }
+	hint := ""
+	if errors.As(err, &hinted) {
+		hint = hinted.Hint()
+	}
+	v.report(CodeInvalidValue, path, path+": "+err.Error(), hint)
 }
 
 // postgres checks one PostgreSQL server's settings.

@@ -41,18 +41,18 @@ const (
 
 // Capture is one capture's part of the status.
 type Capture struct {
-	Name      string     `json:"name"`
-	Prefix    string     `json:"prefix"`
-	State     State      `json:"state"`
-	Since     time.Time  `json:"since"`    // when State began
-	Restarts  int        `json:"restarts"` // runs after the first
-	RetryAt   *time.Time `json:"retry_at,omitempty"`
-	Position  string     `json:"position,omitempty"`  // read up to, as the database writes it
-	Confirmed string     `json:"confirmed,omitempty"` // the database need not keep what lies before
-	Lag       float64    `json:"lag_seconds"`
-	LastEvent *time.Time `json:"last_event,omitempty"` // commit time of the last change written
-	Events    uint64     `json:"events"`               // changes written since the process began
-	Error     *Problem   `json:"error,omitempty"`      // the last one; stays until a run is healthy again
+	Name     string     `json:"name"`
+	Prefix   string     `json:"prefix"`
+	State    State      `json:"state"`
+	Since    time.Time  `json:"since"`    // when State began
+	Restarts int        `json:"restarts"` // runs after the first
+	RetryAt  *time.Time `json:"retry_at,omitempty"`
+	Position string     `json:"position,omitempty"` // read up to, as the database writes it
+
+	Lag       float64           `json:"lag_seconds"`
+	LastEvent *time.Time        `json:"last_event,omitempty"` // commit time of the last change written
+	Events    map[string]uint64 `json:"events"`               // changes written since the process began, by operation
+	Error     *Problem          `json:"error,omitempty"`      // the last one; stays until a run is healthy again
 }
 
 // Problem is an error as a person should see it.

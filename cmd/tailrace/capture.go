@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
+)
+
+// captureCommand holds the commands about captures.
+func (c *cli) captureCommand() *cobra.Command {
+	cmd := group(&cobra.Command{Use: "capture", Short: "See how captures are doing"})
+	cmd.AddCommand(c.captureStatusCommand())
+	return cmd
+}
+
+// captureStatusCommand asks the running process how its captures are doing.
+func (c *cli) captureStatusCommand() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the running process says of its captures",
+		Long:  "Show what the running process says of its captures. It is asked at http.listen of the\nconfiguration, or at --http-listen.",
+		Args:  args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			address, err := c.httpAddress()
+			if err != nil {
+				return err
+			}
+			s, err := askStatus(cmd, address)
+			if err != nil {
+				return err
+			}
+			summary := "ready"
+			if !s.Ready {
+				summary = "not ready"
+			}
+			if check && !s.Ready && c.format == "json" {
+				failed := &checkError{"not ready"}
+				return c.refuse(cmd, s, failed)
+			}
+			if err := c.answer(cmd, summary, s, statusTable(s)); err != nil {
+				return err
+			}
+			c.explain(s)
+			if check && !s.Ready {
+				return &checkError{"not ready"}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 4 if the process is not ready")
+	return cmd
+}
+
+// refuse writes an answer to a check that failed.
+func (c *cli) refuse(cmd *cobra.Command, result any, err error) error {
+	f := c.describe(err, 4)
+	if werr := c.writeJSON(envelope{commandName(cmd), false, f.Message, result, f}); werr != nil {
+		return werr
+	}
+	return &answeredError{err}
+}
+
+// httpAddress is where the running process answers.
+func (c *cli) httpAddress() (string, error) {
+	address := c.overrides.HTTPListen
+	if address == "" {
+		cfg, err := c.load()
+		if err != nil {
+			return "", err
+		}
+		address = cfg.HTTP.Listen
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "0" {
+		return "", &usageError{fmt.Errorf("http.listen is %s, so the running process's address is not known here", address), "name it with --http-listen; the process has logged it"}
+	}
+	return address, nil
+}
+
+// askStatus gets /status.
+func askStatus(cmd *cobra.Command, address string) (*httpapi.Status, error) {
+	parent := cmd.Context()
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(parent, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, &unansweredError{address, err}
+	}
+	defer resp.Body.Close()
+	var s httpapi.Status
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("answered %s", resp.Status)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &s)
+	}
+	if err != nil {
+		return nil, &unansweredError{address, err}
+	}
+	return &s, nil
+}
+
+// unansweredError is a process that does not tell its status.
+type unansweredError struct {
+	address string
+	err     error
+}
+
+// Error implements error.
+func (e *unansweredError) Error() string {
+	return fmt.Sprintf("ask for the status at %s: %v", e.address, e.err)
+}
+
+// Unwrap gives the cause.
+func (e *unansweredError) Unwrap() error { return e.err }
+
+// Environment asks for exit code 3.
+func (e *unansweredError) Environment() bool { return true }
+
+// Hint says what to do.
+func (e *unansweredError) Hint() string {
+	return "check that `tailrace run` runs with this configuration"
+}
+
+// statusTable is a status as lines and columns.
+func statusTable(s *httpapi.Status) table {
+	t := table{head: []string{"CAPTURE", "STATE", "SINCE", "RESTARTS", "POSITION", "LAG", "CHANGES", "LAST CHANGE"}}
+	for _, one := range s.Captures {
+		var changes uint64
+		for _, n := range one.Events {
+			changes += n
+		}
+		last := "-"
+		if one.LastEvent != nil {
+			last = one.LastEvent.UTC().Format(time.RFC3339)
+		}
+		t.rows = append(t.rows, []string{
+			one.Name, string(one.State), one.Since.UTC().Format(time.RFC3339), strconv.Itoa(one.Restarts),
+			or(one.Position, "-"), strconv.FormatFloat(one.Lag, 'f', 1, 64) + "s", strconv.FormatUint(changes, 10), last,
+		})
+	}
+	return t
+}
+
+// explain writes errors and hints below the table.
+func (c *cli) explain(s *httpapi.Status) {
+	if c.format == "json" {
+		return
+	}
+	problems := map[string]*httpapi.Problem{}
+	for i := range s.Captures {
+		problems["capture "+s.Captures[i].Name] = s.Captures[i].Error
+	}
+	problems["registry"] = s.Registry.Error
+	for _, part := range sortedKeys(problems) {
+		if p := problems[part]; p != nil {
+			fmt.Fprintf(c.out, "\n%s: %s\n", part, printable(p.Message))
+			if p.Hint != "" {
+				fmt.Fprintf(c.out, "hint: %s\n", printable(p.Hint))
+			}
+		}
+	}
+}
+
+// sortedKeys returns a map's keys in order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

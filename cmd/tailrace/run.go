@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
+)
+
+// runCommand runs the configured captures.
+func (c *cli) runCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Tail the configured databases until told to stop",
+		Long: `Tail the configured databases until told to stop: start the embedded broker and the
+registry if they are configured, recover, then write every change to its topic.
+
+SIGTERM and SIGINT stop it: what is complete is written and confirmed to the database
+first. A second signal ends it at once; nothing is lost by that, the next start recovers.
+
+Exit codes: 0 after SIGTERM, 130 after SIGINT; 1 a capture stopped by an error that
+starting again would not mend, 2 wrong usage or configuration, 3 the database, the broker
+or the machine is not as needed.`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load()
+			if err != nil {
+				return err
+			}
+			log := c.logger(cfg.Log)
+			ctx, release := c.untilSignal(cmd.Context(), func(s os.Signal) {
+				log.Info("stopping: what is complete is written first; a second signal ends it at once", "signal", s.String())
+			})
+			defer release()
+			err = app.Run(ctx, cfg, app.Options{Version: thisBuild().Version, Log: log})
+			if err == nil {
+				log.Info("stopped")
+				return c.interruption(ctx)
+			}
+			return err
+		},
+	}
+}
+
+// signalError is why a context ended: a signal came.
+type signalError struct{ signal os.Signal }
+
+// Error implements error.
+func (e *signalError) Error() string { return "received " + e.signal.String() }
+
+// untilSignal returns a context that ends at SIGINT or SIGTERM, after told was called. A
+// second signal ends the process. release gives the signals back.
+func (c *cli) untilSignal(parent context.Context, told func(os.Signal)) (ctx context.Context, release func()) {
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s, ok := <-signals
+		if !ok {
+			return
+		}
+		told(s)
+		cancel(&signalError{s})
+		if s, ok = <-signals; ok {
+			c.exit(128 + int(s.(syscall.Signal)))
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+		cancel(nil)
+	}
+}
+
+// interruption is the error of a command that SIGINT ended; nil for any other end.
+func (c *cli) interruption(ctx context.Context) error {
+	var s *signalError
+	if errors.As(context.Cause(ctx), &s) && s.signal == os.Interrupt {
+		return &interruptedError{}
+	}
+	return nil
+}
