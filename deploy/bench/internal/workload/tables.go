@@ -23,7 +23,7 @@ var Tables = []Table{
 	{Name: "orders", Key: []Column{{"id", "bigint"}}},
 	{Name: "lines", Key: []Column{{"region", "integer"}, {"code", "text"}}, Full: true},
 	{Name: "accounts", Key: []Column{{"iban", "text"}}, Note: true},
-	{Name: "journal"},
+	{Name: "journal", Full: true},
 	{Name: "hot", Key: []Column{{"id", "integer"}}, Hot: true},
 }
 
