@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// batchBytes closes a partition's batch: below the 1 MiB that brokers take by default.
-	batchBytes = 900 << 10
+	// batchBytes closes a partition's batch: below the 1 MiB that brokers take by default,
+	// and so far below that a batch's buffer, as it grows, is one that is kept.
+	batchBytes = 700 << 10
 	// flushBytes hands a group to the sender, complete or not.
 	flushBytes = 4 << 20
 	// splitBytes ends the Kafka transaction of a source transaction that is larger.
