@@ -84,7 +84,7 @@ type Schema struct {
 }
 
 // CompileSchema reads an Avro schema's JSON text. It refuses what the Avro specification
-// does, texts of more than 1 MiB, and JSON nested deeper than 64. As AvroData does, it
+// does, texts of more than 1 MiB, and types more than 64 deep in each other. As AvroData does, it
 // lets a namespace be any text.
 func CompileSchema(schema string) (*Schema, error) {
 	return CompileSchemaWithin(schema, DefaultLimits)

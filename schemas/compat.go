@@ -23,7 +23,7 @@ func CheckCompatible(reader, writer string) ([]string, error) {
 	}
 	c := comparison{failed: map[schemaPair]bool{}}
 	for {
-		c.found, c.grew = map[schemaPair][]string{}, false
+		c.found, c.grew = map[schemaPair]*finding{}, false
 		reasons := c.pair(r, w, "")
 		if c.steps > maxComparisons {
 			return nil, fmt.Errorf("compare schemas: not done after %d steps", maxComparisons)
@@ -37,6 +37,7 @@ func CheckCompatible(reader, writer string) ([]string, error) {
 const (
 	maxComparisons = 1 << 20
 	maxReasons     = 50 // of one pair
+	maxLabels      = 10 // of a union's branches
 )
 
 // metAgain is the reason of a pair that fails when it is met inside itself: it fails for
@@ -45,14 +46,21 @@ const metAgain = ""
 
 type schemaPair struct{ reader, writer *AvroType }
 
+// finding is what is known of a pair in one comparison.
+type finding struct {
+	reasons []string
+	open    bool // not done: it may be met inside itself
+	assumed bool // it was, and was taken to fit
+}
+
 // comparison looks for pairs of types of which the first cannot read the second. Types can
-// contain themselves, so a pair that is met again is taken to fit unless it is known that
-// it does not; whenever that is learnt of another pair all is compared again, until
-// nothing new is learnt. Then what was taken to fit does fit.
+// contain themselves, so a pair that is met inside itself is taken to fit unless it is
+// known that it does not. Whenever it then turns out not to, all is compared again with
+// that knowledge, until no such pair is left.
 type comparison struct {
-	failed map[schemaPair]bool
-	grew   bool                    // failed has, since the present comparison began
-	found  map[schemaPair][]string // reasons in the present comparison
+	failed map[schemaPair]bool // were taken to fit, but do not
+	grew   bool                // failed has, in the present comparison
+	found  map[schemaPair]*finding
 	steps  int
 }
 
@@ -61,22 +69,21 @@ func (c *comparison) pair(r, w *AvroType, path string) []string {
 	if c.steps++; c.steps > maxComparisons {
 		return nil
 	}
-	if reasons, met := c.found[key]; met {
-		return reasons
+	if f := c.found[key]; f != nil {
+		f.assumed = f.assumed || f.open
+		return f.reasons
 	}
-	c.found[key] = nil
+	f := &finding{open: true}
+	c.found[key] = f
 	if c.failed[key] {
-		c.found[key] = []string{metAgain}
+		f.reasons = []string{metAgain}
 	}
 	reasons := c.resolve(r, w, path)
-	if len(reasons) > maxReasons {
-		reasons = reasons[:maxReasons]
-	}
-	c.found[key] = reasons
-	if len(reasons) > 0 && !c.failed[key] {
+	f.open, f.reasons = false, reasons[:min(len(reasons), maxReasons)]
+	if len(reasons) > 0 && f.assumed && !c.failed[key] {
 		c.failed[key], c.grew = true, true
 	}
-	return reasons
+	return f.reasons
 }
 
 func (c *comparison) resolve(r, w *AvroType, path string) []string {
@@ -143,9 +150,13 @@ func (c *comparison) anyBranch(r, w *AvroType, path string) []string {
 	if near != nil {
 		return near
 	}
-	labels := make([]string, len(r.Branches))
+	var labels []string
 	for i, branch := range r.Branches {
-		labels[i] = branch.label()
+		if i == maxLabels {
+			labels = append(labels, "…")
+			break
+		}
+		labels = append(labels, branch.label())
 	}
 	return []string{place(path) + "no branch of the union [" + strings.Join(labels, ", ") + "] can read " + w.label()}
 }

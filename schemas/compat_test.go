@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -150,6 +151,47 @@ func TestCheckCompatibleRefuses(t *testing.T) {
 	for _, pair := range [][2]string{{"{", `"int"`}, {`"int"`, "{"}, {`"int"`, `"nothing"`}} {
 		if reasons, err := CheckCompatible(pair[0], pair[1]); err == nil {
 			t.Errorf("%s reads %s: %q", pair[0], pair[1], reasons)
+		}
+	}
+}
+
+// Whoever sends schemas must not be able to keep us busy.
+func TestCheckCompatibleBounds(t *testing.T) {
+	union := func(prefix string, n int) string {
+		names := make([]string, n)
+		for i := range names {
+			names[i] = fmt.Sprintf(`{"type":"record","name":"%s%d","fields":[]}`, prefix, i)
+		}
+		return "[" + strings.Join(names, ",") + "]"
+	}
+	reasons, err := CheckCompatible(union("A", 300), union("A", 300))
+	if err != nil || len(reasons) > 0 {
+		t.Errorf("300 branches: %.200q, %v", reasons, err)
+	}
+	reasons, err = CheckCompatible(union("A", 300), union("B", 300))
+	if err != nil || len(reasons) != maxReasons || len(reasons[0]) > 500 {
+		t.Errorf("300 other branches: %d reasons, %v", len(reasons), err)
+	}
+	if _, err = CheckCompatible(union("A", 1500), union("B", 1500)); err == nil {
+		t.Error("1500 other branches are compared")
+	}
+}
+
+// Q is compared while P is open, and fits if P does. P does not fit, which harms field p
+// little, since another branch fits; but then Q must not pass for good in field q.
+func TestCheckCompatibleAssumption(t *testing.T) {
+	schema := func(last, more string) string {
+		return `{"type":"record","name":"Top","fields":[
+			{"name":"p","type":["null",{"type":"record","name":"P","fields":[
+				{"name":"q","type":{"type":"record","name":"Q","fields":[{"name":"p","type":["null","P"]}]}},
+				{"name":"last","type":"` + last + `"}]}` + more + `]},
+			{"name":"q","type":"Q"}]}`
+	}
+	const fitting = `,{"type":"record","name":"other.P","fields":[]}`
+	for last, ok := range map[string]bool{"string": true, "int": false} {
+		reasons, err := CheckCompatible(schema(last, fitting), schema("string", ""))
+		if must(t, err); (len(reasons) == 0) != ok {
+			t.Errorf("%s: reasons %q", last, reasons)
 		}
 	}
 }

@@ -430,7 +430,7 @@ func TestCanonical(t *testing.T) {
 	if again := canonical(t, got); again != got {
 		t.Errorf("%s becomes %s", got, again)
 	}
-	for _, bad := range []string{"", "{", "[", `{"a"`, `{"a":`, `[1,`, `{} {}`, `{]`, "int", strings.Repeat("[", 70) + strings.Repeat("]", 70),
+	for _, bad := range []string{"", "{", "[", `{"a"`, `{"a":`, `[1,`, `{} {}`, `{]`, "int", strings.Repeat("[", 300) + strings.Repeat("]", 300),
 		`"` + strings.Repeat("x", maxSchemaBytes) + `"`} {
 		if got, err := Canonical(bad); err == nil {
 			t.Errorf("%.40q becomes %.40q", bad, got)

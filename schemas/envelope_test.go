@@ -303,7 +303,7 @@ func TestEnvelopeOp(t *testing.T) {
 
 func BenchmarkEnvelope(b *testing.B) {
 	c, dst := newChange(), make([]byte, 0, 4096)
-	body, err := c.append(dst)
+	body, err := c.append(nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -11,7 +11,8 @@ import (
 // Bounds on the text of a schema, whoever sent it.
 const (
 	maxSchemaBytes = 1 << 20
-	maxSchemaDepth = 64 // of nested JSON
+	maxSchemaDepth = 64 // of types in each other
+	maxJSONDepth   = 4 * maxSchemaDepth
 )
 
 // Canonical returns the text of a schema without insignificant space, its attributes, their
@@ -41,8 +42,8 @@ type compactor struct {
 }
 
 func (c *compactor) value(depth int) error {
-	if depth > maxSchemaDepth {
-		return fmt.Errorf("nested deeper than %d", maxSchemaDepth)
+	if depth > maxJSONDepth {
+		return fmt.Errorf("nested deeper than %d", maxJSONDepth)
 	}
 	token, err := c.in.Token()
 	if err != nil {
