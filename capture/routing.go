@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/tailrace/tailrace/schemas"
 	"github.com/tailrace/tailrace/stream"
@@ -83,6 +84,7 @@ func (r *routes) version(ctx context.Context, v *TableVersion, place, horizon st
 	if err != nil {
 		return tableState{}, false, fmt.Errorf("describe table %s.%s: %w", v.Namespace, v.Name, err)
 	}
+	table = r.keepNullable(table)
 	if len(versions) > 0 {
 		if last := versions[len(versions)-1]; sameTable(last.Table, table) {
 			return last, false, nil
@@ -93,6 +95,45 @@ func (r *routes) version(ctx context.Context, v *TableVersion, place, horizon st
 		return tableState{}, false, fmt.Errorf("register table %s.%s: %w", v.Namespace, v.Name, err)
 	}
 	return tableState{From: place, Table: table, KeyID: keyID, ValueID: valueID}, true, nil
+}
+
+// keepNullable leaves columns nullable that were so in the table's last version. A SET NOT
+// NULL says nothing of the rows that the topic holds already: a schema that says it could
+// not read them, and a registry would refuse it.
+func (r *routes) keepNullable(t *schemas.Table) *schemas.Table {
+	was := r.last(t.Namespace, t.Name)
+	if was == nil {
+		return t
+	}
+	nullable := make(map[string]schemas.Kind)
+	for _, c := range was.Columns {
+		if c.Nullable {
+			nullable[c.Name] = c.Type.Kind
+		}
+	}
+	kept := *t
+	kept.Columns = slices.Clone(t.Columns)
+	for i, c := range kept.Columns {
+		if kind, ok := nullable[c.Name]; ok && kind == c.Type.Kind && !slices.Contains(t.Key, i) {
+			kept.Columns[i].Nullable = true
+		}
+	}
+	return &kept
+}
+
+// last returns the newest version of a table, whatever the log said of it; nil if none.
+func (r *routes) last(namespace, name string) *schemas.Table {
+	var newest tableState
+	prefix := tableKey(namespace, name, "")
+	for key, versions := range r.tables {
+		if !strings.HasPrefix(key, prefix) || strings.Contains(key[len(prefix):], "/") {
+			continue
+		}
+		if v := versions[len(versions)-1]; newest.Table == nil || newest.From.Compare(v.From) < 0 {
+			newest = v
+		}
+	}
+	return newest.Table
 }
 
 func sameTable(a, b *schemas.Table) bool {
