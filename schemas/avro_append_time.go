@@ -15,8 +15,10 @@ const (
 	microsPerMonth  = 2_629_800 * microsPerSecond // a month is 365.25/12 days
 )
 
-// Debezium's values for an infinite timestamp without time zone, whatever its precision:
-// the driver's sentinels, meant as milliseconds.
+// What Debezium has for an infinite timestamp without time zone: the sentinels of
+// PostgreSQL's Java driver taken as microseconds, +294247-01-10T04:00:25.2 and
+// -290308-12-21T19:59:27.6. They go through AppendTimestamp as any other value does. An
+// infinite date has none that would stand for it: it is ErrUnrepresentable.
 const (
 	TimestampInfinity         = 9223372036825200000
 	TimestampNegativeInfinity = -9223372036832400000

@@ -37,6 +37,9 @@ func TestAppendTimes(t *testing.T) {
 	if got := AppendTimestamp(nil, -1, before); !bytes.Equal(got, AppendLong(nil, -1)) { // not 0
 		t.Errorf("a microsecond before 1970: %x", got)
 	}
+	if got := AppendTimestamp(nil, TimestampInfinity, before); !bytes.Equal(got, AppendLong(nil, 9223372036825200)) {
+		t.Errorf("infinity in milliseconds: %x", got)
+	}
 	if got := AppendDate(nil, -719_893); !bytes.Equal(got, AppendLong(nil, -719_893)) {
 		t.Errorf("date: %x", got)
 	}
@@ -61,6 +64,8 @@ func TestAppendZonedTimestamp(t *testing.T) {
 		{at(9999, 12, 31, 0, 0, 0, 0), 0, "9999-12-31T00:00:00Z"},
 		{at(10000, 1, 1, 0, 0, 0, 0), 0, "+10000-01-01T00:00:00Z"},
 		{at(294246, 12, 31, 23, 59, 59, 999999), -1, "+294246-12-31T23:59:59.999999Z"}, // what 64 bits can hold
+		{TimestampInfinity, 1, "+294247-01-10T04:00:25.2Z"},
+		{TimestampNegativeInfinity, 1, "-290308-12-21T19:59:27.6Z"},
 		{at(1, 1, 1, 0, 0, 0, 0), 0, "0001-01-01T00:00:00Z"},
 		{at(0, 12, 31, 0, 0, 0, 0), 0, "0000-12-31T00:00:00Z"},      // 1 BC
 		{at(-43, 3, 15, 12, 0, 0, 0), 0, "-0043-03-15T12:00:00Z"},   // 44 BC
