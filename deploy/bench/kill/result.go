@@ -94,8 +94,14 @@ func (r *result) print(w io.Writer) {
 	fmt.Fprintln(w, string(line))
 }
 
-// lastLine is the last line with text.
-func lastLine(text string) string {
+// why is the line in which a process that has ended said why: the last that begins with
+// "error:", else the last with text.
+func why(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if strings.HasPrefix(lines[i], "error:") {
+			return lines[i]
+		}
+	}
 	return lines[len(lines)-1]
 }

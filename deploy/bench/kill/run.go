@@ -214,7 +214,7 @@ func (b *bench) endAt(ctx context.Context, at attempt) (bool, error) {
 
 // stopped notes that the product has ended by itself.
 func (b *bench) stopped() {
-	b.result.Stopped = b.product.End() + ": " + lastLine(b.product.Log(2000))
+	b.result.Stopped = b.product.End() + ": " + why(b.product.Log(2000))
 }
 
 // cut judges, while the capture is dead, what a reader of committed records sees. Apache
@@ -238,9 +238,9 @@ func (b *bench) cut(ctx context.Context) error {
 		return err
 	}
 	b.result.Cuts++
-	for _, why := range judge.Cut(fresh) {
+	for _, torn := range judge.Cut(fresh) {
 		b.result.Torn++
-		b.result.detail(fmt.Sprintf("torn after kill %d: %s", b.result.Kills, why))
+		b.result.detail(fmt.Sprintf("torn after kill %d: %s", b.result.Kills, torn))
 	}
 	return nil
 }
@@ -345,7 +345,7 @@ func (b *bench) drain(ctx context.Context) error {
 			b.stopped()
 			return nil
 		case <-deadline.C:
-			b.result.Stopped = fmt.Sprintf("no end in sight after %s: %s", drainWithin, lastLine(b.product.Log(2000)))
+			b.result.Stopped = fmt.Sprintf("no end in sight after %s: %s", drainWithin, why(b.product.Log(2000)))
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
