@@ -31,8 +31,8 @@ type Config struct {
 	// or remove tables so that it holds what Tables says. The user must own the tables.
 	CreatePublication bool
 	// Tables are patterns of schema.table in which * stands for any number of characters;
-	// a name without a pattern must exist. None: every table of the database, or, without
-	// CreatePublication, what the publication holds.
+	// a name without a * must exist. None: what the publication holds; if that has to be
+	// created, every table.
 	Tables []string
 
 	Unrepresentable string        // UnrepresentableStop (also if empty) or UnrepresentableNull

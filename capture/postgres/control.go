@@ -18,10 +18,12 @@ import (
 // stream is one run's reading of the log: where it stands, and what it knows of tables.
 type stream struct {
 	rowWriter
-	src     *Source
-	frames  *frames
-	catalog *catalog
-	nulls   bool
+	src    *Source
+	frames *frames
+	nulls  bool
+
+	// describeTable makes the version of a relation from what the log does not say.
+	describeTable func(context.Context, *relation) (*schemas.Table, error)
 
 	relations map[uint32]*relation
 	current   map[string]*relation // by name: the one whose version the Emitter took last
@@ -200,7 +202,7 @@ func (s *stream) relation(m []byte) error {
 // describe has the Emitter take the version of a relation, and makes the plan for it.
 func (s *stream) describe(ctx context.Context, rel *relation) error {
 	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash()}
-	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return s.catalog.describe(ctx, rel) }
+	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return s.describeTable(ctx, rel) }
 	route, err := s.out.Table(ctx, v)
 	if err != nil {
 		return err

@@ -37,11 +37,11 @@ func (s *Source) fitPublication(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(s.cfg.Tables) == 0 && (exists || !s.cfg.CreatePublication) {
-		if !exists {
-			return s.noPublication(nil)
-		}
+	if len(s.cfg.Tables) == 0 && exists {
 		return s.warnKeyless(ctx, sql)
+	}
+	if len(s.cfg.Tables) == 0 && !s.cfg.CreatePublication {
+		return s.noPublication(nil)
 	}
 	all, err := listTables(ctx, sql)
 	if err != nil {
@@ -198,11 +198,8 @@ func names(tables []catalogTable) string {
 	return strings.Join(list, ", ")
 }
 
-// alterPublication adds and removes tables, if the configuration names any.
+// alterPublication adds and removes tables, so that it holds those that are wanted.
 func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []catalogTable) error {
-	if len(s.cfg.Tables) == 0 {
-		return nil
-	}
 	published, err := s.published(ctx, sql)
 	if err != nil {
 		return err

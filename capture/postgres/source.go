@@ -111,7 +111,7 @@ func (s *Source) replicate(ctx context.Context, from capture.Position) (*session
 
 func (s *Source) newStream(conn *session, from capture.Position, out capture.Emitter) *stream {
 	st := &stream{
-		src: s, frames: newFrames(conn.reader), catalog: &s.catalog,
+		src: s, frames: newFrames(conn.reader), describeTable: s.catalog.describe,
 		nulls:     s.cfg.Unrepresentable == UnrepresentableNull,
 		relations: make(map[uint32]*relation), current: make(map[string]*relation),
 		lastCommit: from.Offset,

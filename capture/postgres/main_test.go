@@ -1,0 +1,9 @@
+package postgres
+
+import (
+	"testing"
+
+	"github.com/tailrace/tailrace/deploy/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
