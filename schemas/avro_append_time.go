@@ -71,7 +71,7 @@ func AppendZonedTimestamp(dst []byte, micros int64, t *Type) []byte {
 // AppendZonedTime appends a ZonedTime of micros since midnight UTC as text, 07:08:09.1Z,
 // with as many fraction digits as are needed. 24:00:00, a whole day, is written so; other
 // values are taken modulo one day.
-func AppendZonedTime(dst []byte, micros int64, t *Type) []byte {
+func AppendZonedTime(dst []byte, micros int64, _ *Type) []byte {
 	if micros != microsPerDay {
 		micros -= floorDiv(micros, microsPerDay) * microsPerDay
 	}
