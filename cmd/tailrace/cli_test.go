@@ -13,10 +13,7 @@ import (
 	"time"
 
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
-	"github.com/tailrace/tailrace/deploy/testenv"
 )
-
-func TestMain(m *testing.M) { testenv.Main(m) }
 
 var rewrite = flag.Bool("rewrite", false, "write the expected output anew; read the difference")
 

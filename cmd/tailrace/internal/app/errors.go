@@ -39,9 +39,32 @@ func ExitCode(err error) int {
 
 // Hint returns what the operator should do about err, or "".
 func Hint(err error) string {
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
+	if hint := ownHint(err); hint != "" {
+		return hint
+	}
+	switch {
+	case errors.Is(err, registry.ErrFenced):
+		return "another process serves a registry from the same topic: name its address in registry.url, or give this one a topic of its own in registry.topic"
+	case errors.Is(err, stream.ErrFenced):
+		return "another process runs this capture: stop one of the two"
+	}
+	return ""
+}
+
+// ownHint returns the first hint that an error of err's tree has.
+func ownHint(err error) string {
+	if h, ok := err.(interface{ Hint() string }); ok && h.Hint() != "" {
 		return h.Hint()
+	}
+	switch u := err.(type) {
+	case interface{ Unwrap() error }:
+		return ownHint(u.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range u.Unwrap() {
+			if hint := ownHint(one); hint != "" {
+				return hint
+			}
+		}
 	}
 	return ""
 }
@@ -58,10 +81,10 @@ func fenced(err error) bool {
 	return errors.Is(err, stream.ErrFenced) || errors.Is(err, registry.ErrFenced)
 }
 
-// problem is err for the status.
-func problem(err error) *httpapi.Problem {
-	if err == nil {
+// problem is the last error of a part for the status.
+func (s *snapshot) problem() *httpapi.Problem {
+	if s.err == nil {
 		return nil
 	}
-	return &httpapi.Problem{Message: err.Error(), Hint: Hint(err), Fatal: Final(err)}
+	return &httpapi.Problem{Message: s.err.Error(), Hint: Hint(s.err), Fatal: s.state == httpapi.Stopped}
 }

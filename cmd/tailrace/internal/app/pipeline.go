@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/capture/postgres"
@@ -65,7 +64,7 @@ func (p *pipeline) status() httpapi.Capture {
 		Name: p.cfg.Name, Prefix: p.cfg.Prefix,
 		State: snap.state, Since: snap.since, Restarts: snap.restarts, RetryAt: snap.retryAt,
 		Position: positionText(seen.Position), Lag: seen.Lag, LastEvent: seen.LastEvent,
-		Events: seen.Events, Error: problem(snap.err),
+		Events: seen.Events, Error: snap.problem(),
 	}
 	if snap.state == httpapi.Running {
 		out.Since = seen.Since
@@ -80,7 +79,3 @@ func positionText(p capture.Position) string {
 	}
 	return fmt.Sprintf("%X/%X", p.Offset>>32, uint32(p.Offset))
 }
-
-// stopTime is how long the parts may take to stop after they were asked to; capture.Run
-// gives up after less than that.
-const stopTime = 30 * time.Second

@@ -27,6 +27,11 @@ func NewRegistry(r config.Registry) (*registry.Client, error) {
 // schemaRegistry is the registry of a running process: a client, and our own server if it
 // is ours. The server's address answers from the beginning, with 503 until the log has
 // been read and whenever it must be opened again.
+//
+// Another process that serves the same topic takes the log over as it starts, even one that
+// was started by mistake and ends at once because the slot is in use. So a fenced registry
+// stands by and takes the log back later; captures go on meanwhile, and wait if they meet
+// a new schema.
 type schemaRegistry struct {
 	*registry.Client
 	url      string
@@ -59,6 +64,7 @@ func openRegistry(ctx context.Context, r config.Registry, b *broker, log *slog.L
 		name: "registry", log: log,
 		run:     func(ctx context.Context) error { return out.own(ctx, b, r.Topic, log) },
 		running: func() bool { return out.server.Load() != nil },
+		standby: longestPause,
 	}
 	return out, nil
 }
@@ -106,7 +112,7 @@ func (r *schemaRegistry) status() httpapi.RegistryStatus {
 	out := httpapi.RegistryStatus{Kind: "external", URL: r.url}
 	if r.listener != nil {
 		snap := r.sup.snapshot()
-		out.Kind, out.State, out.Error = "served", snap.state, problem(snap.err)
+		out.Kind, out.State, out.Error = "served", snap.state, snap.problem()
 	}
 	return out
 }

@@ -28,6 +28,7 @@ type supervisor struct {
 	run     func(ctx context.Context) error // one run; nil only after ctx has ended
 	running func() bool                     // whether the present run has got past its start
 	told    func(httpapi.State)             // told of each state that the supervisor decides; may be nil
+	standby time.Duration                   // pause after being fenced; 0: end for good
 	log     *slog.Logger
 
 	mu       sync.Mutex
@@ -52,7 +53,8 @@ func (s *supervisor) Run(ctx context.Context) error {
 		if err == nil {
 			err = errEnded
 		}
-		if Final(err) || ctx.Err() != nil {
+		aside := s.standby > 0 && fenced(err)
+		if Final(err) && !aside || ctx.Err() != nil {
 			s.set(httpapi.Stopped, err, 0)
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -60,6 +62,9 @@ func (s *supervisor) Run(ctx context.Context) error {
 			pause = firstPause
 		}
 		wait := jitter(pause)
+		if aside {
+			wait = s.standby + jitter(s.standby)
+		}
 		s.set(httpapi.Waiting, err, wait)
 		s.log.Warn(s.name+" failed, will start again", "error", err, "hint", Hint(err), "in", wait.Round(time.Millisecond))
 		select {

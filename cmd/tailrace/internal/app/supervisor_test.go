@@ -103,12 +103,33 @@ func TestEndsForGood(t *testing.T) {
 				if !errors.Is(err, c.err) || runs != 1 || time.Since(begun) != 0 || ExitCode(err) != c.code {
 					t.Errorf("got %v after %d runs and %v, code %d", err, runs, time.Since(begun), ExitCode(err))
 				}
-				if snap := s.snapshot(); snap.state != httpapi.Stopped || snap.err == nil || !problem(snap.err).Fatal {
+				if snap := s.snapshot(); snap.state != httpapi.Stopped || snap.err == nil || !snap.problem().Fatal {
 					t.Errorf("got %+v", snap)
 				}
 			})
 		})
 	}
+}
+
+// A part that may take its work back later stands by after being fenced.
+func TestStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var began []time.Time
+		s := supervise(func(context.Context) error {
+			if began = append(began, time.Now()); len(began) == 3 {
+				cancel()
+			}
+			return registry.ErrFenced
+		})
+		s.standby = time.Minute
+		_ = s.Run(ctx)
+		for i := 1; i < len(began); i++ {
+			if got := began[i].Sub(began[i-1]); got < time.Minute || got > 2*time.Minute {
+				t.Errorf("stood by for %v", got)
+			}
+		}
+	})
 }
 
 // The states that a part goes through, as /status shows them.
@@ -185,8 +206,14 @@ func TestExitCode(t *testing.T) {
 			t.Errorf("%v: got %d, want %d", err, got, want)
 		}
 	}
-	if Hint(errors.New("x")) != "" || Hint(fatal{}) != "look" {
-		t.Error("wrong hint")
+	for want, err := range map[string]error{
+		"":     errors.New("x"),
+		"look": errors.Join(errors.New("x"), fmt.Errorf("y: %w", &settingError{"z", "", fatal{}})),
+		"another process runs this capture: stop one of the two": fmt.Errorf("x: %w", stream.ErrFenced),
+	} {
+		if got := Hint(err); got != want {
+			t.Errorf("%v: got hint %q, want %q", err, got, want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/big"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/linkedin/goavro/v2"
@@ -35,11 +36,11 @@ func Parse(text string) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse schema: %w", err)
 	}
-	plain, err := json.Marshal(v)
+	simple, err := json.Marshal(plain(root, map[*node]bool{}))
 	if err != nil {
 		return nil, fmt.Errorf("parse schema: %w", err)
 	}
-	codec, err := goavro.NewCodec(string(plain))
+	codec, err := goavro.NewCodec(string(simple))
 	if err != nil {
 		return nil, fmt.Errorf("parse schema: %w", err)
 	}
@@ -87,6 +88,13 @@ func render(out *bytes.Buffer, n *node, v any) error {
 			return text(out, decimalText(b, n.scale))
 		}
 		return text(out, base64.StdEncoding.EncodeToString(b))
+	case "enum":
+		symbol, _ := v.(string)
+		i, err := strconv.Atoi(strings.TrimPrefix(symbol, "S"))
+		if err != nil || i >= len(n.symbols) {
+			return mismatch(n, v)
+		}
+		return text(out, n.symbols[i])
 	case "float", "double":
 		return renderFloat(out, v)
 	}
@@ -107,7 +115,7 @@ func renderUnion(out *bytes.Buffer, n *node, v any) error {
 	}
 	for name, inner := range m {
 		for _, b := range n.branches {
-			if b.name == name || b.name == "" && b.kind == name {
+			if b.alias == name || b.alias == "" && b.kind == name {
 				return render(out, b, inner)
 			}
 		}
@@ -122,9 +130,9 @@ func renderRecord(out *bytes.Buffer, n *node, v any) error {
 		return mismatch(n, v)
 	}
 	if n.name == variableScale {
-		scale, _ := m["scale"].(int32)
-		value, ok := m["value"].([]byte)
-		if ok && scale >= 0 && scale <= 20000 {
+		scale, isInt := m["F0"].(int32)
+		value, isBytes := m["F1"].([]byte)
+		if isInt && isBytes && scale >= 0 && scale <= 20000 {
 			return text(out, decimalText(value, int(scale)))
 		}
 	}
@@ -137,7 +145,7 @@ func renderRecord(out *bytes.Buffer, n *node, v any) error {
 			return err
 		}
 		out.WriteByte(':')
-		if err := render(out, f.node, m[f.name]); err != nil {
+		if err := render(out, f.node, m["F"+strconv.Itoa(i)]); err != nil {
 			return err
 		}
 	}

@@ -56,6 +56,9 @@ func TestJSON(t *testing.T) {
 		{"order of fields", record, "", map[string]any{"z": 1, "a": goavro.Union("string", "x"), "self": goavro.Union("a.b.V", map[string]any{"z": 2, "a": nil, "self": nil})},
 			`{"z":1,"a":"x","self":{"z":2,"a":null,"self":null}}`},
 		{"union of decimal", `["null",{"type":"bytes","logicalType":"decimal","precision":4,"scale":1}]`, `["null","bytes"]`, goavro.Union("bytes", []byte{15}), `"1.5"`},
+		{"names that only Connect allows", `{"type":"record","name":"my-topic.V","fields":[{"name":"a-b","type":["null",{"type":"enum","name":"my-topic.e","symbols":["x-y","z"]}]},{"name":"c","type":["null","my-topic.e"]}]}`,
+			`{"type":"record","name":"V","fields":[{"name":"a","type":["null",{"type":"enum","name":"e","symbols":["x","z"]}]},{"name":"c","type":["null","e"]}]}`,
+			map[string]any{"a": goavro.Union("e", "x"), "c": goavro.Union("e", "z")}, `{"a-b":"x-y","c":"z"}`},
 		{"logical time stays a number", `{"type":"long","logicalType":"timestamp-micros"}`, `"long"`, int64(1), `1`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

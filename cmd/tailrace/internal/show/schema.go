@@ -13,10 +13,13 @@ type node struct {
 	kind     string // null boolean int long float double bytes string record enum fixed array map union
 	name     string // full name of a record, enum or fixed
 	fields   []field
-	branches []*node // of a union
-	items    *node   // of an array or a map
-	decimal  bool    // bytes or fixed with logical type decimal
-	scale    int     // of a decimal
+	symbols  []string // of an enum
+	size     int      // of a fixed
+	branches []*node  // of a union
+	items    *node    // of an array or a map
+	decimal  bool     // bytes or fixed with logical type decimal
+	scale    int      // of a decimal
+	alias    string   // name of a record, enum or fixed in the plain schema
 }
 
 // field is one field of a record.
@@ -33,8 +36,7 @@ var errDepth = errors.New("schema is nested too deep")
 // parser reads a schema; names are the types defined so far.
 type parser struct{ names map[string]*node }
 
-// parse reads one type. It takes logical types and defaults out of v: what remains has
-// the same bytes, and decodes to plain values.
+// parse reads one type.
 func (p *parser) parse(v any, namespace string, depth int) (*node, error) {
 	if depth > maxDepth {
 		return nil, errDepth
@@ -80,7 +82,6 @@ func (p *parser) object(m map[string]any, namespace string, depth int) (*node, e
 		return p.parse(m["type"], namespace, depth+1)
 	}
 	decimal := m["logicalType"] == "decimal"
-	delete(m, "logicalType")
 	switch kind {
 	case "record", "error", "enum", "fixed":
 		return p.define(m, kind, namespace, decimal, depth)
@@ -103,8 +104,13 @@ func (p *parser) define(m map[string]any, kind, namespace string, decimal bool, 
 		namespace = ns
 	}
 	n := &node{kind: kind, name: fullName(name, namespace)}
-	if kind == "fixed" && decimal {
+	n.alias = fmt.Sprintf("T%d", len(p.names))
+	if n.size = numberOf(m, "size"); kind == "fixed" && decimal {
 		n.decimal, n.scale = true, scaleOf(m)
+	}
+	symbols, _ := m["symbols"].([]any)
+	for _, s := range symbols {
+		n.symbols = append(n.symbols, fmt.Sprint(s))
 	}
 	p.names[n.name] = n
 	if i := strings.LastIndexByte(n.name, '.'); i >= 0 {
@@ -116,7 +122,6 @@ func (p *parser) define(m map[string]any, kind, namespace string, decimal bool, 
 		if !ok {
 			return nil, fmt.Errorf("schema has a field that is no object")
 		}
-		delete(fm, "default")
 		fieldName, _ := fm["name"].(string)
 		fn, err := p.parse(fm["type"], namespace, depth+1)
 		if err != nil {
@@ -137,10 +142,62 @@ func fullName(name, namespace string) string {
 
 // scaleOf returns a decimal's scale.
 func scaleOf(m map[string]any) int {
-	if n, ok := m["scale"].(json.Number); ok {
-		if i, err := strconv.Atoi(n.String()); err == nil && i >= 0 && i < 1000 {
+	if i := numberOf(m, "scale"); i < 1000 {
+		return i
+	}
+	return 0
+}
+
+// numberOf returns an attribute that is a number, 0 if it is none.
+func numberOf(m map[string]any, key string) int {
+	if n, ok := m[key].(json.Number); ok {
+		if i, err := strconv.Atoi(n.String()); err == nil && i >= 0 {
 			return i
 		}
 	}
 	return 0
+}
+
+// plain writes the schema again without all that does not change the bytes: logical
+// types, defaults, attributes, and names, since Connect lets characters into names that
+// Avro does not. Types are called T0, T1, …, fields F0, F1, …, symbols S0, S1, ….
+func plain(n *node, defined map[*node]bool) any {
+	if n.alias != "" && defined[n] {
+		return n.alias
+	}
+	switch n.kind {
+	case "union":
+		branches := []any{}
+		for _, b := range n.branches {
+			branches = append(branches, plain(b, defined))
+		}
+		return branches
+	case "array":
+		return map[string]any{"type": "array", "items": plain(n.items, defined)}
+	case "map":
+		return map[string]any{"type": "map", "values": plain(n.items, defined)}
+	case "fixed":
+		defined[n] = true
+		return map[string]any{"type": "fixed", "name": n.alias, "size": n.size}
+	case "enum":
+		defined[n] = true
+		return map[string]any{"type": "enum", "name": n.alias, "symbols": numbered("S", len(n.symbols))}
+	case "record", "error":
+		defined[n] = true
+		fields := []any{}
+		for i, name := range numbered("F", len(n.fields)) {
+			fields = append(fields, map[string]any{"name": name, "type": plain(n.fields[i].node, defined)})
+		}
+		return map[string]any{"type": "record", "name": n.alias, "fields": fields}
+	}
+	return n.kind
+}
+
+// numbered returns prefix0, prefix1, ….
+func numbered(prefix string, n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = prefix + strconv.Itoa(i)
+	}
+	return out
 }
