@@ -13,6 +13,7 @@ const (
 	codeLeaderNotAvailable     Code = 5
 	codeMessageTooLarge        Code = 10
 	codeCoordinatorUnavailable Code = 15
+	codeInvalidTopic           Code = 17
 	codeRecordListTooLarge     Code = 18
 	codeTopicNotAuthorized     Code = 29
 	codeGroupNotAuthorized     Code = 30
@@ -69,7 +70,7 @@ var codes = map[Code]struct {
 	14:                         {"COORDINATOR_LOAD_IN_PROGRESS", actCoordinator},
 	codeCoordinatorUnavailable: {"COORDINATOR_NOT_AVAILABLE", actCoordinator},
 	16:                         {"NOT_COORDINATOR", actCoordinator},
-	17:                         {"INVALID_TOPIC_EXCEPTION", actStop},
+	codeInvalidTopic:           {"INVALID_TOPIC_EXCEPTION", actStop},
 	codeRecordListTooLarge:     {"RECORD_LIST_TOO_LARGE", actStop},
 	19:                         {"NOT_ENOUGH_REPLICAS", actAgain},
 	20:                         {"NOT_ENOUGH_REPLICAS_AFTER_APPEND", actAgain},

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/segmentio/kafka-go"
@@ -137,6 +138,8 @@ func answered(op, topic string, partition int32, code Code, message string) *Err
 			"(the broker's default is message.max.bytes; consumers may need larger fetch sizes)", topic, topic)
 	case codeUnknownTopic:
 		e.Err, e.hint = ErrNoTopic, "create the topic, or let it be created; the name may also be hidden by a missing DESCRIBE permission"
+	case codeInvalidTopic:
+		e.hint = "a topic's name has up to 249 letters, digits, dots, hyphens and underscores"
 	case codeInvalidTxnTimeout:
 		e.hint = "the transaction timeout is larger than the broker's transaction.max.timeout.ms"
 	case codeStorage:
@@ -192,6 +195,8 @@ func unreached(op, addr string, sent bool, err error) *Error {
 		}
 	case isTLS(err):
 		e.act, e.hint = actStop, "check the TLS settings: the certificate authority, the server's name, the client certificate"
+	case !sent && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		e.hint += "; it ends new connections: perhaps it wants TLS or SASL, or does not"
 	case strings.Contains(err.Error(), "expecting TLS"):
 		e.act, e.hint = actStop, "the broker speaks TLS on this port: switch TLS on"
 	}

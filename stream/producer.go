@@ -76,6 +76,14 @@ func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer
 // Transactional says whether the producer has a transactional id.
 func (p *Producer) Transactional() bool { return p.cfg.TransactionalID != "" }
 
+// ID returns the id and the epoch that the broker gave to the producer. They
+// stand in each of its batches.
+func (p *Producer) ID() (id int64, epoch int16) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.id, p.epoch
+}
+
 // init asks for a producer id and epoch. Id and epoch -1 in the request mean
 // that we have none yet; kafka-go's zero values would be taken for producer 0.
 func (p *Producer) init(ctx context.Context) error {
@@ -171,8 +179,26 @@ func (p *Producer) produce(ctx context.Context, out []*Outgoing) error {
 		if err := p.join(ctx, out); err != nil {
 			return err
 		}
+	} else if err := p.rewind(ctx); err != nil {
+		return err
 	}
 	return newSender(p, out).run(ctx)
+}
+
+// sequenceLimit is where an idempotent producer begins anew.
+const sequenceLimit = math.MaxInt32 - 1<<28
+
+// rewind gets a new producer id before a sequence reaches its end: kfake counts
+// on from there otherwise than Kafka does. Nothing is under way, so nothing can
+// be written twice.
+func (p *Producer) rewind(ctx context.Context) error {
+	for _, sequence := range p.sequences {
+		if sequence > sequenceLimit {
+			clear(p.sequences)
+			return p.init(ctx)
+		}
+	}
+	return nil
 }
 
 // stamp gives the next sequence of the partition to the batch, once; the

@@ -223,6 +223,22 @@ func (c *Client) ReadToEnd(ctx context.Context, topic string, partition int32, f
 	return c.readTo(ctx, topic, partition, from, o.LastStable, fn)
 }
 
+// ReadCompacted is ReadToEnd for a compacted topic, in which what counts is the
+// last value of each key. There an offset below the start is no loss: whatever
+// stood there has been written over, or has been written again further on (the
+// embedded broker does that). Reading goes on at the start; records may come
+// again with the same key and value.
+func (c *Client) ReadCompacted(ctx context.Context, topic string, partition int32, from int64, fn func(*Record) error) (next int64, err error) {
+	for next = from; ; {
+		next, err = c.ReadToEnd(ctx, topic, partition, next, fn)
+		var e *OffsetError
+		if !errors.As(err, &e) || next >= e.Start {
+			return next, err
+		}
+		next = e.Start
+	}
+}
+
 // readTo reads up to the offset end.
 func (c *Client) readTo(ctx context.Context, topic string, partition int32, from, end int64, fn func(*Record) error) (next int64, err error) {
 	r := c.NewReader(topic, partition, from, FetchOptions{MaxBytes: 4 << 20, MaxWait: 50 * time.Millisecond})

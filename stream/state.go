@@ -24,11 +24,7 @@ func (c *Client) LoadState(ctx context.Context, topic string) (map[string][]byte
 }
 
 func (c *Client) loadPartition(ctx context.Context, topic string, partition int32, state map[string][]byte) error {
-	o, err := c.Offsets(ctx, topic, partition)
-	if err != nil {
-		return err
-	}
-	_, err = c.readTo(ctx, topic, partition, o.Start, o.LastStable, func(r *Record) error {
+	_, err := c.ReadCompacted(ctx, topic, partition, 0, func(r *Record) error {
 		switch {
 		case r.Key == nil:
 			return fmt.Errorf("topic %s has a record without a key at partition %d offset %d", topic, partition, r.Offset)

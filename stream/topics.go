@@ -38,6 +38,9 @@ type TopicInfo struct {
 // creates it.
 func (c *Client) EnsureTopic(ctx context.Context, spec TopicSpec) (TopicInfo, error) {
 	info, err := c.topicNow(ctx, spec.Name)
+	if e, ok := asError(err); ok && errors.Is(e, ErrNotAuthorized) {
+		return info, c.cannotCreate(spec, e) // brokers do not say whether it is there
+	}
 	if !errors.Is(err, ErrNoTopic) {
 		return info, err
 	}
@@ -46,8 +49,7 @@ func (c *Client) EnsureTopic(ctx context.Context, spec TopicSpec) (TopicInfo, er
 	}
 	created, err := c.createTopic(ctx, spec)
 	if err != nil {
-		var e *Error
-		if errors.As(err, &e) && e.act == actStop {
+		if e, ok := asError(err); ok && e.act == actStop {
 			return TopicInfo{}, c.cannotCreate(spec, e)
 		}
 		return TopicInfo{}, err

@@ -13,8 +13,11 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/tailrace/tailrace/stream"
 )
 
 const (
@@ -23,6 +26,9 @@ const (
 	// MaxMessageBytes is the largest batch that a topic takes that does not set
 	// max.message.bytes.
 	MaxMessageBytes = 16 << 20
+	// SegmentBytes is how large a file of a topic's log grows that does not set
+	// segment.bytes. Retention and compaction let go of whole files.
+	SegmentBytes = 16 << 20
 )
 
 // Config says where the broker keeps its log and where it listens.
@@ -44,6 +50,9 @@ type Broker struct {
 	addr    string
 	lock    *lock
 	guard   *guard
+	client  *stream.Client // the keeper's
+	stop    context.CancelFunc
+	kept    sync.WaitGroup // the keeper
 	close   sync.Once
 	closed  error
 }
@@ -74,11 +83,43 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{lock: lock, guard: &guard{dir: cfg.Dir, floor: cfg.MinFree, log: cfg.Log}}
+	b := &Broker{lock: lock, guard: &guard{dir: cfg.Dir, log: cfg.Log}}
+	b.guard.floor.Store(cfg.MinFree)
 	if err := b.serve(cfg.Dir, host, port); err != nil {
 		return nil, errors.Join(err, lock.release())
 	}
+	if err := b.keep(cfg); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
 	return b, nil
+}
+
+// keep starts the keeper.
+func (b *Broker) keep(cfg Config) (err error) {
+	ctx, stop := context.WithCancel(context.Background())
+	b.stop = stop
+	if b.client, err = stream.NewClient(stream.Config{Brokers: []string{b.addr}, ClientID: "tailrace-embedded", Timeout: 10 * time.Second}); err != nil {
+		return fmt.Errorf("start embedded broker: %w", err)
+	}
+	k := &keeper{
+		cluster: b.cluster, client: b.client, guard: b.guard, log: cfg.Log,
+		dir: filepath.Join(logDir(cfg.Dir), "partitions"), live: make(map[string]int64),
+	}
+	b.kept.Go(func() { k.run(ctx) })
+	return nil
+}
+
+// logDir is where kfake keeps its files.
+func logDir(dir string) string { return filepath.Join(dir, "log") }
+
+// settings are the broker's. Topics that do not ask for a retention keep
+// everything, and kfake's own run never comes: see keeper.
+var settings = map[string]string{
+	"message.max.bytes":      strconv.Itoa(MaxMessageBytes),
+	"log.segment.bytes":      strconv.Itoa(SegmentBytes),
+	"log.retention.ms":       "-1",
+	"log.retention.bytes":    "-1",
+	"log.cleaner.backoff.ms": strconv.Itoa(250 * 365 * 24 * 3600 * 1000), // in 250 years
 }
 
 // serve starts kfake on the directory.
@@ -90,10 +131,10 @@ func (b *Broker) serve(dir, host string, port int) error {
 		kfake.NumBrokers(1),
 		kfake.ListenFn(listen),
 		kfake.ClusterID("tailrace-embedded"),
-		kfake.DataDir(filepath.Join(dir, "log")),
+		kfake.DataDir(logDir(dir)),
 		kfake.SyncWrites(),
 		kfake.DefaultNumPartitions(1),
-		kfake.BrokerConfigs(map[string]string{"message.max.bytes": strconv.Itoa(MaxMessageBytes)}),
+		kfake.BrokerConfigs(settings),
 		kfake.WithLogger(b.guard),
 	)
 	if err != nil {
@@ -122,6 +163,11 @@ func (b *Broker) Low() bool { _, low := b.guard.low(); return low }
 // Close may be called again.
 func (b *Broker) Close() error {
 	b.close.Do(func() {
+		b.stop()
+		b.kept.Wait()
+		if b.client != nil {
+			b.client.Close()
+		}
 		b.cluster.Close()
 		b.closed = b.lock.release()
 	})

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -17,16 +18,25 @@ import (
 // each request, on its own goroutine, before it acts upon the request.
 type guard struct {
 	dir   string
-	floor int64 // bytes; less than 1: none
+	floor atomic.Int64 // bytes; less than 1: none
 	log   *slog.Logger
 
 	full   atomic.Bool // as of the last Produce, so that a change is logged once
 	failed atomic.Bool // a write failed since the last producer began
+	holds  atomic.Pointer[held]
+}
+
+// held is a topic that only one producer may write to for now.
+type held struct {
+	topic  string
+	id     [16]byte
+	except int64 // producer id
 }
 
 // Kafka's codes that requests are refused with.
 const (
 	codeUnknownServerError = -1
+	codeNotEnoughReplicas  = 19
 	codeTxnIDNotAuthorized = 53
 	codeStorage            = 56
 )
@@ -38,8 +48,9 @@ func (g *guard) install(c *kfake.Cluster) {
 			transactional, kmsg.InitProducerID, kmsg.AddPartitionsToTxn, kmsg.AddOffsetsToTxn, kmsg.TxnOffsetCommit, kmsg.EndTxn, kmsg.Produce),
 		g.refuse(codeUnknownServerError, "a write to the disk has failed before: begin with a new producer",
 			func(kmsg.Request) bool { return g.failed.Load() }, kmsg.Produce),
-		g.refuse(codeStorage, fmt.Sprintf("the disk of the embedded broker has less than %d MiB free: free space, it goes on by itself", g.floor>>20),
+		g.refuse(codeStorage, fmt.Sprintf("the disk of the embedded broker has less than %d MiB free: free space, it goes on by itself", g.floor.Load()>>20),
 			func(kmsg.Request) bool { return g.lowNow() }, kmsg.Produce),
+		g.refuse(codeNotEnoughReplicas, "the topic is being compacted", g.waits, kmsg.Produce),
 		kfake.Fault{Keys: []kmsg.Key{kmsg.InitProducerID}, Count: -1, Observe: true, When: g.begin},
 	)
 }
@@ -47,7 +58,7 @@ func (g *guard) install(c *kfake.Cluster) {
 func (g *guard) refuse(code int16, message string, when func(kmsg.Request) bool, keys ...kmsg.Key) kfake.Fault {
 	return kfake.Fault{
 		Keys: keys, Count: -1, When: when,
-		Err: &kerr.Error{Message: message, Code: code, Retriable: code == codeStorage, Description: message},
+		Err: &kerr.Error{Message: message, Code: code, Retriable: code > 0 && code != codeTxnIDNotAuthorized, Description: message},
 	}
 }
 
@@ -70,6 +81,38 @@ func (g *guard) begin(kmsg.Request) bool {
 	return false
 }
 
+// hold lets only one producer write to a topic; nil ends that.
+func (g *guard) hold(h *held) { g.holds.Store(h) }
+
+// waits says whether a Produce holds a batch for a topic that is held.
+func (g *guard) waits(req kmsg.Request) bool {
+	h := g.holds.Load()
+	r, ok := req.(*kmsg.ProduceRequest)
+	if h == nil || !ok {
+		return false
+	}
+	for _, t := range r.Topics {
+		if t.Topic != h.topic && t.TopicID != h.id {
+			continue
+		}
+		for _, p := range t.Partitions {
+			if producerOf(p.Records) != h.except {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// producerOf returns the producer id of a record batch (bytes 43 to 50 of
+// format 2), -1 if there is none.
+func producerOf(batch []byte) int64 {
+	if len(batch) < 51 {
+		return -1
+	}
+	return int64(binary.BigEndian.Uint64(batch[43:]))
+}
+
 // lowNow is low for a Produce; it logs when that changes.
 func (g *guard) lowNow() bool {
 	free, low := g.low()
@@ -77,7 +120,7 @@ func (g *guard) lowNow() bool {
 		return low
 	}
 	if low {
-		g.log.Warn("embedded broker: disk is nearly full, writes are refused until there is space", "dir", g.dir, "free", free, "floor", g.floor)
+		g.log.Warn("embedded broker: disk is nearly full, writes are refused until there is space", "dir", g.dir, "free", free, "floor", g.floor.Load())
 	} else {
 		g.log.Info("embedded broker: disk has space again", "dir", g.dir, "free", free)
 	}
@@ -87,7 +130,8 @@ func (g *guard) lowNow() bool {
 // low returns the free bytes of the disk and whether they are too few. If that
 // cannot be found out nothing is written.
 func (g *guard) low() (free int64, low bool) {
-	if g.floor < 1 {
+	floor := g.floor.Load()
+	if floor < 1 {
 		return 0, false
 	}
 	var s syscall.Statfs_t
@@ -95,7 +139,7 @@ func (g *guard) low() (free int64, low bool) {
 		return 0, true
 	}
 	free = int64(s.Bavail) * int64(s.Bsize)
-	return free, free < g.floor
+	return free, free < floor
 }
 
 // Logf takes kfake's log. A batch that could not be written is among it.
