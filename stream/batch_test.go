@@ -330,6 +330,25 @@ func TestIncompressibleStaysAsItIs(t *testing.T) {
 	}
 }
 
+func TestPartlyCompressible(t *testing.T) {
+	mixed := make([]byte, 1<<20)
+	rng := rand.New(rand.NewPCG(5, 6))
+	for i := range 300 << 10 {
+		mixed[200<<10+i] = byte(rng.Uint32())
+	}
+	for _, codec := range allCodecs {
+		var b Batch
+		mustAppend(t, &b, 1, nil, mixed, nil)
+		if err := b.Seal(codec, true); err != nil {
+			t.Fatal(err)
+		}
+		got, attributes := kafkaGoRecords(t, b.Stamp(1, 1, 1))
+		if len(got) != 1 || !bytes.Equal(got[0].value, mixed) || Codec(attributes.Compression()) != codec {
+			t.Errorf("%v: kafka-go reads something else", codec)
+		}
+	}
+}
+
 func TestBatchLetsGoOfHugeBuffers(t *testing.T) {
 	var b Batch
 	mustAppend(t, &b, 1, nil, make([]byte, 16<<20), nil)

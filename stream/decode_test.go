@@ -392,6 +392,7 @@ func TestDecodeMalformed(t *testing.T) {
 		"snappy nothing":          withPayload(Snappy, 1, nil),
 		"snappy header cut off":   withPayload(Snappy, 1, []byte(xerialHeader[:12])),
 		"snappy size cut off":     withPayload(Snappy, 1, []byte(xerialHeader+"\x00\x00")),
+		"snappy block a byte off": withPayload(Snappy, 1, []byte(xerialHeader+"\x00\x00\x00\x04abc")),
 		"snappy block cut off":    withPayload(Snappy, 1, []byte(xerialHeader+"\x00\x00\x00\x09abc")),
 		"lz4 garbage":             withPayload(LZ4, 1, []byte("garbage garbage garbage")),
 		"lz4 cut off":             withPayload(LZ4, 1, lz4Compress(nil, good)[:12]),
@@ -411,6 +412,18 @@ func TestDecodeMalformed(t *testing.T) {
 	}
 }
 
+func TestDecodeStopsAtTheFirstBadRecord(t *testing.T) {
+	good, bad := record(0, 0, 2, 1, 1, 0), record(0, 0, 0, 3, 1, 0)
+	var d Decoder
+	d.Reset(slices.Concat(withPayload(None, 2, slices.Concat(bad, good)), sealed(t, 3, None, false)))
+	if !d.NextBatch() || d.NextRecord() || d.Err() == nil {
+		t.Fatalf("the bad record gives %v", d.Err())
+	}
+	if d.NextRecord() || d.NextBatch() || d.NextRecord() {
+		t.Error("the walk goes on after the bad record")
+	}
+}
+
 // Compaction takes records out and leaves the offsets that the batch covers.
 func TestDecodeCompacted(t *testing.T) {
 	gaps := slices.Concat(record(0, 0, 4, 1, 1, 0), record(0, 0, 10, 1, 1, 0)) // offset deltas 2 and 5
@@ -424,13 +437,13 @@ func TestDecodeCompacted(t *testing.T) {
 		p[atLastOffsetDelta+3] = 4
 		return p
 	})
-	emptyZstd := patch(empty, func(p []byte) []byte { p[7] = 115; p[atAttributes+1] = byte(Zstd); return p })
+	emptyGzip := patch(empty, func(p []byte) []byte { p[7] = 115; p[atAttributes+1] = byte(Gzip); return p })
 	var d Decoder
-	_, offsets, err := walk(&d, slices.Concat(set, empty, emptyZstd))
+	_, offsets, err := walk(&d, slices.Concat(set, empty, emptyGzip))
 	if err != nil || !slices.Equal(offsets, []int64{102, 105}) {
 		t.Fatalf("offsets %v, %v", offsets, err)
 	}
-	d.Reset(slices.Concat(set, empty, emptyZstd))
+	d.Reset(slices.Concat(set, empty, emptyGzip))
 	var next []int64
 	for d.NextBatch() {
 		next = append(next, d.Batch().NextOffset())

@@ -96,7 +96,7 @@ func TestParseEndPartsRefuses(t *testing.T) {
 	for name, in := range map[string]string{
 		"bytes after the parts":  "0000",
 		"more parts than bytes":  "ffffffff0f" + "01610001",
-		"topic of no bytes":      "01" + "00" + "000001",
+		"topic of no bytes":      "01" + "00" + "00" + "8001",
 		"topic beyond the end":   "01" + "7f61" + "0001",
 		"partition over 31 bits": "01" + "0161" + "8080808008" + "01",
 	} {

@@ -60,7 +60,7 @@ func getLongVarint(b []byte, at int) (int64, int) {
 // the position after them, or -1 if the length is below -1 or b is too short.
 func viewBytes(b []byte, at int) ([]byte, int) {
 	n, at := getVarint(b, at)
-	if n == -1 && at >= 0 {
+	if n == -1 {
 		return nil, at
 	}
 	if at < 0 || n < 0 || n > int64(len(b)-at) {
