@@ -154,6 +154,9 @@ func (b *bench) read(ctx context.Context) error {
 			fmt.Fprintf(os.Stderr, "read %d rows\n", seen.rows)
 			next = time.Now().Add(10 * time.Second)
 		}
+		if err := b.kill(seen); err != nil {
+			return err
+		}
 		select {
 		case <-tick.C:
 		case <-b.product.Done():
@@ -177,8 +180,24 @@ func (b *bench) read(ctx context.Context) error {
 	if b.result.Stopped != "" {
 		return nil
 	}
+	return b.notePeak()
+}
+
+// kill kills the capture and starts it again, if it is time for that: the kills are spread
+// evenly over the rows.
+func (b *bench) kill(s *seen) error {
+	if s.end || b.result.Kills == b.kills || s.rows < b.result.Rows*int64(b.result.Kills+1)/int64(b.kills+1) {
+		return nil
+	}
+	b.result.Kills++
+	fmt.Fprintf(os.Stderr, "kill at %d rows\n", s.rows)
+	return errors.Join(b.notePeak(), b.product.Kill(), b.product.Start())
+}
+
+// notePeak notes the memory of the capture's running process, if none before took more.
+func (b *bench) notePeak() error {
 	peak, err := b.product.PeakMemory()
-	b.result.RSS = float64(peak) / (1 << 20)
+	b.result.RSS = max(b.result.RSS, float64(peak)/(1<<20))
 	return err
 }
 

@@ -34,10 +34,23 @@ var Barrier = Table{Name: "barrier", Key: []Column{{"id", "bigint"}}}
 const HotRows = 8
 
 // Body is the column body of a row: it depends on what the row is, so that a mix-up of
-// rows or versions shows. key is as KeyText writes it.
+// rows or versions shows. key is as KeyText writes it. Rows of bulk transactions are long.
 func Body(table, key string, ver int64) string {
-	return fmt.Sprintf("%s/%s/%d", table, key, ver)
+	body := fmt.Sprintf("%s/%s/%d", table, key, ver)
+	if ver >= bulkVersion {
+		body += strings.Repeat(".", bulkPadding)
+	}
+	return body
 }
+
+// A bulk transaction inserts bulkRows long rows into the table without a key, by one
+// statement: more bytes than a capture will keep before it writes, so that it can be
+// killed when it has written half a transaction.
+const (
+	bulkVersion = 1_000_000_000_000 // versions from here on are of bulk rows
+	bulkPadding = 16000             // bytes
+	bulkRows    = 300
+)
 
 // noteSize is beyond what PostgreSQL keeps in the row itself.
 const noteSize = 2600

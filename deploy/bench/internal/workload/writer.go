@@ -111,6 +111,9 @@ func (w *writer) statements(ctx context.Context, tx *judge.Transaction) error {
 	if err := w.conn.QueryRow(ctx, "SELECT pg_current_xact_id()::text::bigint").Scan(&tx.ID); err != nil {
 		return err
 	}
+	if w.rng.IntN(400) == 0 {
+		return w.bulk(ctx, tx)
+	}
 	hot := w.hotRows()
 	for n := 1 + w.rng.IntN(1+w.rng.IntN(16)); n > 0; n-- {
 		if w.rng.IntN(40) == 0 {
@@ -209,6 +212,17 @@ func (w *writer) note(ctx context.Context, tx *judge.Transaction) error {
 	ver := w.jver*100 + int64(w.number)
 	_, err := w.conn.Exec(ctx, "INSERT INTO journal VALUES ($1, $2, $3, $4)", w.number, w.wseq, ver, Body("journal", "", ver))
 	tx.Changes = append(tx.Changes, judge.Change{Topic: w.topic("journal"), Op: "insert", Ver: ver})
+	return err
+}
+
+// bulk inserts many long rows into the table without a key.
+func (w *writer) bulk(ctx context.Context, tx *judge.Transaction) error {
+	first := bulkVersion + w.wseq*100_000 + int64(w.number)*10_000
+	_, err := w.conn.Exec(ctx, `INSERT INTO journal SELECT $1::int, $2::bigint, v, 'journal//' || v || repeat('.', $5::int)
+		FROM generate_series($3::bigint, $4::bigint) v`, w.number, w.wseq, first, first+bulkRows-1, bulkPadding)
+	for i := range int64(bulkRows) {
+		tx.Changes = append(tx.Changes, judge.Change{Topic: w.topic("journal"), Op: "insert", Ver: first + i})
+	}
 	return err
 }
 
