@@ -279,7 +279,7 @@ func (s *stream) notice(b []byte) error {
 		return fmt.Errorf("read the log: %w", err)
 	}
 	if n.Code == stateNotPrerequisite {
-		return streamError(pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(&n)))
+		return stop(hintPublication, "read the log: the server goes on without changes: publication %q does not exist: %s", s.src.cfg.Publication, n.Message)
 	}
 	s.src.log.Info("the server says", "severity", n.Severity, "message", n.Message)
 	return nil

@@ -101,12 +101,14 @@ func connectError(what, user, database string, err error) error {
 	return err
 }
 
+const hintPublication = "the publication must have existed when the changes were made; if it was dropped, changes since cannot be read: create it, drop the slot, and open a new epoch"
+
 // streamError classifies what the server said while it was sending the log.
 func streamError(err *pgconn.PgError) error {
 	wrapped := fmt.Errorf("read the log: %w", err)
 	switch err.Code {
 	case stateUndefinedObject:
-		return &Error{wrapped, "the publication must exist, and must have existed when the changes were made; if it was dropped, changes in between cannot be read: open a new epoch", true, codeRuntime}
+		return &Error{wrapped, hintPublication, true, codeRuntime}
 	case stateNotPrerequisite, stateUndefinedFile:
 		return &Error{wrapped, "the slot has lost the log that it needs; the way on is a new epoch", true, codeRuntime}
 	case stateNoPrivilege:
