@@ -24,7 +24,11 @@ func independent(t *testing.T, stdin string, args ...string) ([]map[string]any, 
 	if _, err := os.Stat(testenv.Python()); err != nil {
 		t.Fatalf("no Python environment (%v): run make deps", err)
 	}
-	cmd := exec.CommandContext(t.Context(), testenv.Python(), append([]string{"testdata/independent_client.py"}, args...)...)
+	const script = "testdata/independent_client.py"
+	if _, err := os.Stat(script); err != nil { // also ties cached results to the script
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), testenv.Python(), append([]string{script}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

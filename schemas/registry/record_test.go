@@ -122,6 +122,34 @@ func TestForeignRecords(t *testing.T) {
 	}
 }
 
+// TestOneSchemaTwoIDs: a registry that compared texts gave two ids to what is one schema
+// for us. The lower one is found, and the other once the lower is gone.
+func TestOneSchemaTwoIDs(t *testing.T) {
+	st := newState()
+	put := func(subject, id, schema string) {
+		e := Entry{Key: recordKey{keySchema, subject, 1}.bytes()}
+		if schema != "" {
+			e.Value = []byte(`{"id":` + id + `,"schema":` + schema + `}`)
+		}
+		r, err := parseRecord(0, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.apply(r)
+		check(t, st)
+	}
+	put("b", "9", `"{\"type\":\"int\"}"`)
+	put("a", "8", `"\"int\""`)
+	form := canonicalForm(`"int"`)
+	if got := st.byForm[form]; got == nil || got.id != 8 {
+		t.Errorf("found %+v, want id 8", got)
+	}
+	put("a", "", "")
+	if got := st.byForm[form]; got == nil || got.id != 9 {
+		t.Errorf("found %+v, want id 9", got)
+	}
+}
+
 func TestDamagedRecords(t *testing.T) {
 	for _, e := range []Entry{
 		{Key: nil, Value: []byte("{}")},

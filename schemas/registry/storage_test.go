@@ -236,7 +236,7 @@ func TestTwoServers(t *testing.T) {
 	if got := dump(log.Store()); got != before {
 		t.Errorf("the deposed server wrote:\n%s", got)
 	}
-	<-first.Done()
+	mustBeDone(t, first)
 	if err := first.Err(); !errors.Is(err, registry.ErrFenced) {
 		t.Errorf("reason: %v", err)
 	}
@@ -247,6 +247,15 @@ func TestTwoServers(t *testing.T) {
 	expect(t, second, "POST /subjects/new/versions", body(schemaS), 200, `{"id":3}`)
 	if err := second.Err(); err != nil {
 		t.Error(err)
+	}
+}
+
+func mustBeDone(t *testing.T, s *registry.Server) {
+	t.Helper()
+	select {
+	case <-s.Done():
+	default:
+		t.Fatal("the server does not say that it was fenced")
 	}
 }
 
@@ -371,7 +380,7 @@ func TestUnclearAppend(t *testing.T) {
 	log.onAppend = func(func() error) error { return broken }
 	log.onRead = func() error { return fmt.Errorf("new epoch: %w", registry.ErrFenced) }
 	expect(t, s, "PUT /config", `{"compatibility":"NONE"}`, 500, refused("50004"))
-	<-s.Done()
+	mustBeDone(t, s)
 }
 
 // TestPartialAppend: of several entries only some came into the log.

@@ -51,7 +51,10 @@ func (l *Log) Fence(context.Context) error {
 }
 
 // Append adds copies of entries, or returns registry.ErrFenced.
-func (l *Log) Append(_ context.Context, entries []registry.Entry) error {
+func (l *Log) Append(ctx context.Context, entries []registry.Entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s := l.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +69,10 @@ func (l *Log) Append(_ context.Context, entries []registry.Entry) error {
 }
 
 // Read shows the entries from an offset on.
-func (l *Log) Read(_ context.Context, from int64, fn func(int64, registry.Entry) error) (int64, error) {
+func (l *Log) Read(ctx context.Context, from int64, fn func(int64, registry.Entry) error) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return from, err
+	}
 	s := l.store
 	s.mu.Lock()
 	entries, end := s.entries, s.next

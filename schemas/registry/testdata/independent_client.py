@@ -46,7 +46,7 @@ import time
 import uuid
 
 import fastavro
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -224,6 +224,9 @@ def consumer(args):
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
         "check.crcs": True,
+        "enable.metrics.push": False,
+        "reconnect.backoff.ms": 500,
+        "log_level": 2,  # errors reach us as exceptions or error records
     }
     conf.update(pair.split("=", 1) for pair in args.conf)
     return Consumer(conf)
@@ -295,6 +298,8 @@ def main():
         print("independent_client: %s" % e, file=sys.stderr)
     except SchemaRegistryError as e:
         print("independent_client: registry: %s" % e, file=sys.stderr)
+    except KafkaException as e:
+        print("independent_client: kafka: %s" % e, file=sys.stderr)
     return 1
 
 
