@@ -419,7 +419,7 @@ func TestDecodeStopsAtTheFirstBadRecord(t *testing.T) {
 	if !d.NextBatch() || d.NextRecord() || d.Err() == nil {
 		t.Fatalf("the bad record gives %v", d.Err())
 	}
-	if d.NextRecord() || d.NextBatch() || d.NextRecord() {
+	if d.NextRecord() || d.NextBatch() {
 		t.Error("the walk goes on after the bad record")
 	}
 }
