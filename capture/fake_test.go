@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"strconv"
 	"sync"
 	"testing"
@@ -285,7 +284,11 @@ func (c *testCluster) records(t testing.TB) map[PartitionID][]got {
 		}
 		for p := range topic.Partitions {
 			id := PartitionID{topic.Name, p}
-			_, err := c.client.ReadToEnd(t.Context(), id.Topic, p, 0, func(r *stream.Record) error {
+			at, err := c.client.Offsets(t.Context(), id.Topic, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.client.ReadToEnd(t.Context(), id.Topic, p, at.Start, func(r *stream.Record) error {
 				mark, rest, found, err := r.Mark()
 				if err != nil || !found {
 					return fmt.Errorf("record %d without a mark: %v", r.Offset, err)
@@ -384,14 +387,4 @@ func (c *testCluster) check(t testing.TB, log *fakeLog) {
 	if len(seen) != total {
 		t.Fatalf("%d records, %d expected", len(seen), total)
 	}
-}
-
-// freeAddr returns a loopback address that nobody listens on.
-func freeAddr(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
