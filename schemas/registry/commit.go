@@ -41,6 +41,10 @@ func (s *Server) writeAlone(ctx context.Context, plan func(*state) ([]Entry, err
 	}
 	s.unsure = true
 	appendErr := s.log.Append(ctx, entries)
+	if errors.Is(appendErr, ErrTooLarge) {
+		s.unsure = false
+		return faultf(codeSchemaTooLarge, "the schema is larger than the registry's log takes")
+	}
 	if errors.Is(appendErr, ErrFenced) {
 		return s.failed(ctx, fmt.Errorf("append to the schemas log: %w", appendErr))
 	}

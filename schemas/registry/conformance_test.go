@@ -82,6 +82,7 @@ func TestRegisterRefuses(t *testing.T) {
 		{"s", `{"schema":"\"int\"","version":7}`, "42201"},
 		{"s", `{"schema":"\"int\"","id":7}`, "42205"},
 		{"s", `{"schema":"\"` + strings.Repeat("x", 5<<20) + `\""}`, "42209"},
+		{"s", body(strings.Replace(schemaA, `"name":"R"`, `"name":"R","doc":"`+strings.Repeat("x", 1<<20)+`"`, 1)), "42209"},
 		{"s", `{"schema":7}`, "400"},
 		{"s", `[]`, "400"},
 		{"s", ``, "400"},

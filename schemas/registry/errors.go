@@ -39,6 +39,10 @@ const (
 // the log over. A Server that meets it writes no more.
 var ErrFenced = errors.New("another registry has taken the schemas log over")
 
+// ErrTooLarge is what a Log's Append returns (wrapped or not) when the log does not take an
+// entry for its size. Nothing was written.
+var ErrTooLarge = errors.New("entry is larger than the schemas log takes")
+
 // Error is a request to a registry that did not succeed.
 type Error struct {
 	Op      string // what was asked, such as "register schema"

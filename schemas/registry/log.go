@@ -18,8 +18,9 @@ type Log interface {
 	Fence(ctx context.Context) error
 	// Append writes entries; when it returns nil they are durable and stand in the log in
 	// this order. ErrFenced (errors.Is): another writer has fenced this one, and nothing
-	// was written. After any other error entries may be in the log or not, all or some;
-	// but once a later Read has returned, those that it did not show never will be.
+	// was written. ErrTooLarge: the same, for the size of an entry. After any other error
+	// entries may be in the log or not, all or some; but once a later Read has returned,
+	// those that it did not show never will be.
 	// Append must not take the log back from a writer that has fenced this one.
 	Append(ctx context.Context, entries []Entry) error
 	// Read calls fn with each committed entry at an offset of at least from, up to the end

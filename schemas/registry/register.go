@@ -23,6 +23,9 @@ type schemaRequest struct {
 	form string
 }
 
+// maxSchema is how many bytes of text a schema may have: what schemas.CompileSchema takes.
+const maxSchema = 1 << 20
+
 // readSchema reads and checks the body: that it is a schema, of a kind that is served.
 func readSchema(r *http.Request) (*schemaRequest, error) {
 	q := new(schemaRequest)
@@ -40,6 +43,8 @@ func readSchema(r *http.Request) (*schemaRequest, error) {
 		return nil, faultf(codeInvalidSchema, "rule sets are not supported")
 	case strings.TrimSpace(q.Schema) == "":
 		return nil, faultf(codeInvalidSchema, "the request holds no schema")
+	case len(q.Schema) > maxSchema:
+		return nil, faultf(codeSchemaTooLarge, "the schema is larger than %d bytes", maxSchema)
 	}
 	if _, err := schemas.CompileSchema(q.Schema); err != nil {
 		return nil, faultf(codeInvalidSchema, "not a valid Avro schema: %s", clip(err.Error(), maxErrorMessage))

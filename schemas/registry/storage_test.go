@@ -376,6 +376,12 @@ func TestUnclearAppend(t *testing.T) {
 	expect(t, s, "PUT /config", `{"compatibility":"NONE"}`, 500, refused("50001"))
 	expect(t, s, "GET /config", "", 200, `{"compatibilityLevel":"BACKWARD"}`)
 
+	log.appends = 0
+	log.onAppend = func(func() error) error { return fmt.Errorf("produce: %w", registry.ErrTooLarge) }
+	log.onRead = func() error { return broken }
+	expect(t, s, "POST /subjects/t/versions", body(schemaS+" "), 200, `{"id":3}`)
+	expect(t, s, "POST /subjects/u/versions", body(schemaS), 422, refused("42209"))
+
 	// Only while settling does it come out that another has taken over.
 	log.onAppend = func(func() error) error { return broken }
 	log.onRead = func() error { return fmt.Errorf("new epoch: %w", registry.ErrFenced) }
