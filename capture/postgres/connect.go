@@ -25,7 +25,8 @@ type session struct {
 	senderTimeout time.Duration // after which the server gives us up; 0: never
 }
 
-// sessionSettings fix the text forms that the encoders read.
+// sessionSettings fix the text forms that the encoders read, and keep the server's own
+// habits out: a publication is not made to wait for a synchronous standby that is absent.
 var sessionSettings = map[string]string{
 	"client_encoding":    "UTF8",
 	"DateStyle":          "ISO",
@@ -35,6 +36,7 @@ var sessionSettings = map[string]string{
 	"bytea_output":       "hex",
 	"search_path":        "pg_catalog",
 	"statement_timeout":  "0",
+	"synchronous_commit": "local",
 }
 
 // connectSQL opens an ordinary connection.
