@@ -35,7 +35,7 @@ var (
 
 // value reads n into f.
 func (d *decoder) value(n ast.Node, f field) {
-	n = d.resolve(n)
+	n = unsplit(d.resolve(n))
 	d.places[f.path] = start(n)
 	switch {
 	case f.v.Kind() == reflect.Pointer:
@@ -85,6 +85,32 @@ func (d *decoder) resolve(n ast.Node) ast.Node {
 		}
 	}
 	return n
+}
+
+// unsplit mends what the parser does to a plain a:b in a flow sequence in a flow mapping:
+// it takes it for a mapping, though YAML wants a space after the colon there.
+func unsplit(n ast.Node) ast.Node {
+	entries, ok := pairs(n)
+	if m, isFlow := n.(*ast.MappingNode); !ok || len(entries) != 1 || isFlow && m.IsFlowStyle {
+		return n
+	}
+	key, value := entries[0].Key.GetToken(), entries[0].Value.GetToken()
+	switch entries[0].Value.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+	default:
+		return n
+	}
+	if quoted(key) || quoted(value) ||
+		key.Position.Line != value.Position.Line || key.Position.Column+width(key)+1 != value.Position.Column {
+		return n
+	}
+	text := key.Value + ":" + value.Value
+	return ast.String(token.New(text, text, key.Position))
+}
+
+// quoted says whether a scalar was written in quotes.
+func quoted(t *token.Token) bool {
+	return t.Type == token.SingleQuoteType || t.Type == token.DoubleQuoteType
 }
 
 // pairs returns a mapping's entries.
