@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
+)
+
+// small is a run that fits into a test suite.
+func small(t *testing.T, o options) *result {
+	t.Helper()
+	t.Setenv("TMPDIR", t.TempDir()) // what a failed run keeps goes there
+	if err := os.Chmod(os.TempDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r, err := run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	r.print(&out)
+	t.Log(out.String())
+	return r
+}
+
+func TestNothingIsLostRepeatedOrTorn(t *testing.T) {
+	for _, broker := range []string{"embedded", "kafka"} {
+		t.Run(broker, func(t *testing.T) {
+			r := small(t, options{broker: broker, kills: 14, changes: 5000, seed: rand.Uint64() >> 32, rate: 600})
+			if !r.good() || r.Kills != 14 || r.Changes < 5000 || r.Records < r.Changes {
+				t.Error("the run is not clean, see above")
+			}
+		})
+	}
+}
+
+// Every mutant of the product must be caught: else a clean run proves nothing.
+func TestMutantsAreCaught(t *testing.T) {
+	for _, mutant := range mutants {
+		t.Run(mutant, func(t *testing.T) {
+			r := small(t, options{broker: "embedded", kills: 12, changes: 9000, seed: rand.Uint64() >> 32, rate: 600, mutant: mutant})
+			if r.good() {
+				t.Error("the mutant survived")
+			}
+		})
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, args := range []string{"-broker redis", "-mutant none", "-failpoint nowhere", "-broker embedded -failpoint in-end", "-changes 0", "-rate -1", "-nonsense"} {
+		if _, err := parse(strings.Fields(args)); err == nil {
+			t.Errorf("%s passes", args)
+		}
+	}
+	o, err := parse(strings.Fields("-broker kafka -failpoint in-end -kills 3 -seed 9"))
+	if err != nil || len(o.failpoints()) != 1 || o.kills != 3 || o.seed != 9 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, _ := parse(nil); len(o.failpoints()) != 5 || o.kills != 100 || o.changes != 50000 {
+		t.Errorf("defaults: %+v", o)
+	}
+}
+
+// Every failpoint must come up, at different passages, and kills must come early and late.
+func TestPlanDrawsEverything(t *testing.T) {
+	o := options{broker: "kafka"}
+	p := plan{rng: rand.New(rand.NewPCG(1, 1)), from: o.failpoints()}
+	count, passages := map[string]int{}, map[int]bool{}
+	early, late := 0, 0
+	for range 120 {
+		a := p.draw()
+		count[a.failpoint]++
+		switch {
+		case a.failpoint != "":
+			passages[a.k] = true
+		case a.after < 400*time.Millisecond:
+			early++
+		default:
+			late++
+		}
+		if (len(a.env()) == 1) != (a.failpoint != "") || a.failpoint != "" && a.k < 1 {
+			t.Fatalf("%+v: %q", a, a.env())
+		}
+	}
+	for _, name := range failpoints {
+		if count[name] != 10 {
+			t.Errorf("%s came up %d times of 60", name, count[name])
+		}
+	}
+	if early < 10 || late < 20 || len(passages) < 15 {
+		t.Errorf("%d early, %d late kills, %d different passages", early, late, len(passages))
+	}
+}
+
+func TestResult(t *testing.T) {
+	clean := newResult(options{broker: "kafka", seed: 7})
+	clean.take(&judge.Verdict{Records: 10})
+	if !clean.good() {
+		t.Error("a clean result is not good")
+	}
+	for _, v := range []judge.Verdict{{Lost: 1}, {Repeated: 1}, {Gaps: 1}, {Reordered: 1}, {Torn: 1}, {Wrong: 1}} {
+		r := newResult(options{broker: "kafka"})
+		r.take(&v)
+		if r.good() {
+			t.Errorf("good in spite of %+v", v)
+		}
+	}
+	stopped := newResult(options{broker: "kafka"})
+	stopped.Stopped = "exit status 1"
+	if stopped.good() {
+		t.Error("good in spite of a stop")
+	}
+	var out bytes.Buffer
+	clean.print(&out)
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"broker", "kills", "failpoints", "changes", "lost", "repeated", "gaps", "reordered", "torn", "seed"} {
+		if _, there := fields[name]; !there {
+			t.Errorf("the last line lacks %s", name)
+		}
+	}
+}
+
+func TestWhy(t *testing.T) {
+	if got := why("x\nerror: broken\nhint: mend it\n"); got != "error: broken" {
+		t.Errorf("%q", got)
+	}
+	if got := why("first\nlast\n\n"); got != "last" {
+		t.Errorf("%q", got)
+	}
+}
