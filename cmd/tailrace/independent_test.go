@@ -67,7 +67,7 @@ func TestIndependentClientReadsEveryType(t *testing.T) {
 		{"small", "smallint", "-32768", "-32768"},
 		{"big", "bigint", "9223372036854775807", "9223372036854775807"},
 		{"real4", "real", "1.5", "1.5"},
-		{"real8", "double precision", "-2.25e10", "-22500000000"},
+		{"real8", "double precision", "-2.25e10", "-22500000000.0"},
 		{"flag", "boolean", "true", "true"},
 		{"price", "numeric(12,2)", "-1234567.80", "-1234567.80"},
 		{"free", "numeric", "12.5000", `{"scale":1,"value":"\\x7d"}`},
