@@ -73,7 +73,23 @@ func reachableCopy(home string, version int) (string, error) {
 	err = once(base, func(dir string) error {
 		return errors.Join(copyTree(dir, home), os.Chmod(dir, 0o755))
 	})
-	return filepath.Join(base, "bin"), err
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(base, "bin"), ownedByUs(base)
+}
+
+// ownedByUs fails if another user of the machine has put something where we look for our
+// own copy: programs in it will be run.
+func ownedByUs(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != os.Geteuid() || !info.IsDir() {
+		return fmt.Errorf("use %s: it is not a directory of ours", path)
+	}
+	return nil
 }
 
 // dataTemplate is a data directory as initdb leaves it, made once per version. Starting

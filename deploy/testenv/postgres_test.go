@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -147,5 +148,38 @@ func TestPostgresRefusesUnknown(t *testing.T) {
 	t.Setenv("TAILRACE_DEPS", t.TempDir())
 	if _, err := StartPostgres(t.Context(), PGOptions{Version: 17}); err == nil || !strings.Contains(err.Error(), "make deps") {
 		t.Errorf("a version that is not installed: %v", err)
+	}
+}
+
+// A clone in a directory that only its owner may enter must do, too: the server's user
+// cannot reach the programs there, so it gets a copy.
+func TestPostgresFromAPrivateClone(t *testing.T) {
+	cred, err := serverUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := filepath.Join(t.TempDir(), "private")
+	if err := os.Mkdir(deps, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyTree(filepath.Join(deps, "postgres", "17"), filepath.Join(Deps(), "postgres", "17")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TAILRACE_DEPS", deps)
+	p := NewPostgres(t, PGOptions{Version: 17})
+	t.Cleanup(func() {
+		if home := filepath.Dir(p.bin); !strings.HasPrefix(home, deps) {
+			os.RemoveAll(home)
+			os.Remove(home + ".lock")
+		}
+	})
+	if err := p.Exec(t.Context(), "postgres", "SELECT 1"); err != nil {
+		t.Fatal(err)
+	}
+	if private := strings.HasPrefix(p.bin, deps); private != (cred == nil) {
+		t.Errorf("the programs are run from %s", p.bin)
+	}
+	if err := ownedByUs("/proc/1"); os.Geteuid() != 0 && err == nil {
+		t.Error("a directory of root's passes for ours")
 	}
 }

@@ -141,9 +141,11 @@ func goList(t *testing.T) []listed {
 		}
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", tags, "-json=ImportPath,Imports,TestImports,XTestImports", "./...")
 		cmd.Dir = root
+		var said bytes.Buffer
+		cmd.Stderr = &said
 		out, err := cmd.Output()
 		if err != nil {
-			t.Fatalf("go list: %v", err)
+			t.Fatalf("go list: %v\n%s", err, said.String())
 		}
 		for d := json.NewDecoder(bytes.NewReader(out)); ; {
 			var p listed

@@ -120,7 +120,7 @@ func (t *tally) takeTest(e *event) {
 		return
 	}
 	if e.Action == "fail" {
-		fmt.Fprintf(t.out, "--- FAIL: %s %s (%.2fs)\n%s", e.Package, e.Test, e.Elapsed, tt.output.String())
+		fmt.Fprintf(t.out, "## %s\n%s", e.Package, tt.output.String())
 		if up >= 0 {
 			p.test(e.Test[:up]).failing = true
 		}
@@ -177,7 +177,7 @@ func (t *tally) takePackage(e *event) {
 func (t *tally) failPackage(e *event, p *pkg) {
 	if e.FailedBuild != "" {
 		p.failed++
-		fmt.Fprintf(t.out, "--- FAIL: %s does not build\n", e.Package)
+		fmt.Fprintf(t.out, "## %s does not build\n", e.Package)
 		if b := t.builds[e.FailedBuild]; b != nil {
 			t.out.Write(b.Bytes())
 		}
@@ -189,9 +189,9 @@ func (t *tally) failPackage(e *event, p *pkg) {
 	if p.failed == 0 {
 		p.failed++
 	}
-	fmt.Fprintf(t.out, "--- FAIL: %s\n%s", e.Package, p.output.String())
+	fmt.Fprintf(t.out, "## %s failed\n%s", e.Package, p.output.String())
 	for name, tt := range p.tests {
-		fmt.Fprintf(t.out, "--- unfinished: %s\n%s", name, tt.output.String())
+		fmt.Fprintf(t.out, "## unfinished: %s\n%s", name, tt.output.String())
 	}
 }
 
@@ -199,7 +199,7 @@ func (t *tally) failPackage(e *event, p *pkg) {
 // count as failed.
 func (t *tally) close() {
 	for name, p := range t.packages {
-		fmt.Fprintf(t.out, "--- FAIL: %s did not end\n%s", name, p.output.String())
+		fmt.Fprintf(t.out, "## %s did not end\n%s", name, p.output.String())
 		t.passed, t.failed, t.skipped = t.passed+p.passed, t.failed+p.failed+1, t.skipped+p.skipped
 	}
 	for _, broker := range []string{"embedded", "kafka"} {
