@@ -49,16 +49,16 @@ func (c *Client) listOffset(ctx context.Context, topic string, partition int32, 
 		if err != nil {
 			return err
 		}
-		for _, t := range res.(*listoffsets.Response).Topics {
-			for _, p := range t.Partitions {
-				if p.ErrorCode != 0 {
-					return answered(opListOffsets, topic, partition, Code(p.ErrorCode), "")
-				}
-				offset = p.Offset
-				return nil
-			}
+		topics := res.(*listoffsets.Response).Topics
+		if len(topics) != 1 || len(topics[0].Partitions) != 1 {
+			return &Error{Op: opListOffsets, Topic: topic, Partition: partition, Message: "the answer leaves the partition out", act: actRefresh}
 		}
-		return &Error{Op: opListOffsets, Topic: topic, Partition: partition, Message: "the answer leaves the partition out", act: actRefresh}
+		p := topics[0].Partitions[0]
+		if p.ErrorCode != 0 {
+			return answered(opListOffsets, topic, partition, Code(p.ErrorCode), "")
+		}
+		offset = p.Offset
+		return nil
 	})
 	return offset, err
 }

@@ -121,8 +121,8 @@ func (s *sender) round(ctx context.Context) {
 	wait.Wait()
 }
 
-// byLeader groups the partitions by the broker that leads them. Those without a
-// leader fail this round.
+// byLeader groups the partitions by the broker that leads them, and stamps what
+// is to be sent. Those without a leader fail this round.
 func (s *sender) byLeader(ctx context.Context) map[string][]*queue {
 	groups := make(map[string][]*queue)
 	sizes := make(map[string]int)
@@ -136,6 +136,9 @@ func (s *sender) byLeader(ctx context.Context) map[string][]*queue {
 		if sizes[addr] > 0 && sizes[addr]+size > maxRequest {
 			continue // another round
 		}
+		if q.wire == nil {
+			q.wire = s.producer.stamp(q.left[0])
+		}
 		sizes[addr] += size
 		groups[addr] = append(groups[addr], q)
 	}
@@ -145,9 +148,6 @@ func (s *sender) byLeader(ctx context.Context) map[string][]*queue {
 // request sends one request and tells each partition in it what came of it.
 func (s *sender) request(ctx context.Context, addr string, queues []*queue) {
 	for _, q := range queues {
-		if q.wire == nil {
-			q.wire = s.producer.stamp(q.left[0])
-		}
 		q.err = &Error{Op: opProduce, Topic: q.topic, Partition: q.partition, Message: "the answer leaves the partition out", act: actUnanswered}
 	}
 	res, err := s.producer.client.send(ctx, opProduce, addr, s.message(queues), answerTimeout)

@@ -146,17 +146,17 @@ func (c *Client) topicOnce(ctx context.Context, name string) (TopicInfo, error) 
 	if err != nil {
 		return TopicInfo{}, err
 	}
-	for i := range res.Topics {
-		t := &res.Topics[i]
-		if code := Code(t.ErrorCode); code != 0 {
-			return TopicInfo{}, answered(opMetadata, name, -1, code, "")
-		}
-		if p := slices.IndexFunc(t.Partitions, func(p metadata.ResponsePartition) bool { return p.LeaderID < 0 }); p >= 0 {
-			return TopicInfo{}, answered(opMetadata, name, t.Partitions[p].PartitionIndex, codeLeaderNotAvailable, "")
-		}
-		return topicInfo(t), nil
+	if len(res.Topics) != 1 {
+		return TopicInfo{}, answered(opMetadata, name, -1, codeUnknownTopic, "")
 	}
-	return TopicInfo{}, answered(opMetadata, name, -1, codeUnknownTopic, "")
+	t := &res.Topics[0]
+	if code := Code(t.ErrorCode); code != 0 {
+		return TopicInfo{}, answered(opMetadata, name, -1, code, "")
+	}
+	if p := slices.IndexFunc(t.Partitions, func(p metadata.ResponsePartition) bool { return p.LeaderID < 0 }); p >= 0 {
+		return TopicInfo{}, answered(opMetadata, name, t.Partitions[p].PartitionIndex, codeLeaderNotAvailable, "")
+	}
+	return topicInfo(t), nil
 }
 
 func topicInfo(t *metadata.ResponseTopic) TopicInfo {

@@ -1,0 +1,133 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tailrace/tailrace/deploy/testenv"
+	"github.com/tailrace/tailrace/stream"
+)
+
+// A counter writes the numbers from 0 on, two to a transaction, into two
+// partitions. After any error it does what a recovery does: a new producer,
+// wait for what was left open, look at what is committed, go on behind that.
+type counter struct {
+	client     *stream.Client
+	topic, id  string
+	next       int
+	recoveries int
+}
+
+func (c *counter) run(ctx context.Context, until int) error {
+	for c.next < until {
+		if err := c.begin(ctx, until); err != nil {
+			var e interface{ Fatal() bool }
+			if errors.As(err, &e) && e.Fatal() || ctx.Err() != nil {
+				return err
+			}
+			c.recoveries++
+		}
+	}
+	return nil
+}
+
+// begin recovers and writes until something fails.
+func (c *counter) begin(ctx context.Context, until int) error {
+	p, err := c.client.NewProducer(ctx, stream.ProducerConfig{TransactionalID: c.id, Timeout: 20 * time.Second})
+	if err != nil {
+		return err
+	}
+	if c.next, err = c.committed(ctx); err != nil {
+		return err
+	}
+	for c.next < until {
+		var out []*stream.Outgoing
+		for part := range int32(2) {
+			b := new(stream.Batch)
+			for n := c.next; n < c.next+2; n++ {
+				if err := b.Append(1, nil, strconv.AppendInt(nil, int64(n), 10), nil); err != nil {
+					return err
+				}
+			}
+			if err := b.Seal(stream.None, true); err != nil {
+				return err
+			}
+			out = append(out, &stream.Outgoing{Topic: c.topic, Partition: part, Batch: b})
+		}
+		if err := p.Produce(ctx, out); err != nil {
+			return err
+		}
+		if err := p.End(ctx, true); err != nil {
+			return err
+		}
+		c.next += 2
+	}
+	return nil
+}
+
+// committed returns how many numbers are committed, in both partitions.
+func (c *counter) committed(ctx context.Context) (int, error) {
+	var counts [2]int
+	for part := range int32(2) {
+		if _, err := c.client.WaitStable(ctx, c.topic, part); err != nil {
+			return 0, err
+		}
+		_, err := c.client.ReadToEnd(ctx, c.topic, part, 0, func(r *stream.Record) error {
+			if string(r.Value) != fmt.Sprint(counts[part]) {
+				return fmt.Errorf("partition %d has %s where %d should be", part, r.Value, counts[part])
+			}
+			counts[part]++
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	if counts[0] != counts[1] {
+		return 0, fmt.Errorf("a transaction was torn: %v", counts)
+	}
+	return counts[0], nil
+}
+
+// TestKafkaIsStoppedAndKilled writes while the only node is stopped, started,
+// killed, started.
+func TestKafkaIsStoppedAndKilled(t *testing.T) {
+	t.Parallel()
+	k := testenv.NewKafka(t, testenv.KafkaOptions{})
+	client := newClientOf(t, stream.Config{Brokers: []string{k.Addr()}, Timeout: 20 * time.Second})
+	c := &counter{client: client, topic: newTopic(t, client, 2, nil), id: testenv.Unique("counter")}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	progress := func(more int) {
+		t.Helper()
+		if err := c.run(ctx, c.next+more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	progress(100)
+	for _, stop := range []func() error{func() error { return k.Stop(ctx) }, k.Kill} {
+		var done sync.WaitGroup
+		done.Go(func() {
+			if err := c.run(ctx, c.next+600); err != nil {
+				t.Errorf("write over a restart: %v", err)
+			}
+		})
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		done.Wait()
+	}
+	progress(100)
+	if n, err := c.committed(ctx); err != nil || n < c.next {
+		t.Errorf("%d are committed, %v; %d were written", n, err, c.next)
+	}
+	t.Logf("%d numbers, %d recoveries", c.next, c.recoveries)
+}
