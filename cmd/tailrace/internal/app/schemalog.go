@@ -120,11 +120,12 @@ func (l *schemaLog) Read(ctx context.Context, from int64, fn func(int64, registr
 	if err := l.own(ctx); err != nil && !errors.Is(err, registry.ErrFenced) {
 		return from, err
 	}
-	at, err := l.client.Offsets(ctx, l.topic, 0)
-	if err != nil {
+	// A transaction's end is acknowledged before its marker is in the partition: what was
+	// appended just now is not stable yet.
+	if _, err := l.client.WaitStable(ctx, l.topic, 0); err != nil {
 		return from, fmt.Errorf("read %s: %w", l.topic, err)
 	}
-	next, err := l.client.ReadToEnd(ctx, l.topic, 0, max(from, at.Start), func(r *stream.Record) error {
+	next, err := l.client.ReadCompacted(ctx, l.topic, 0, from, func(r *stream.Record) error {
 		return fn(r.Offset, registry.Entry{Key: r.Key, Value: r.Value})
 	})
 	if err != nil {
@@ -146,7 +147,7 @@ func (l *schemaLog) own(ctx context.Context) error {
 	if err := l.newProducer(ctx); err != nil {
 		return err
 	}
-	_, err := l.client.ReadToEnd(ctx, l.topic, 0, l.named, func(r *stream.Record) error {
+	_, err := l.client.ReadCompacted(ctx, l.topic, 0, l.named, func(r *stream.Record) error {
 		if name, ok := r.Headers.Get(ownerHeader); ok && !bytes.Equal(name, l.owner) {
 			l.lost = true
 		}
