@@ -22,11 +22,12 @@ func NewRegistry(url string) *Registry {
 	return &Registry{url: url, codecs: map[uint32]*goavro.Codec{}}
 }
 
-// Decode takes a framed value (00, schema id, Avro) apart into goavro's native form.
-// Bytes left over are an error.
+// Decode takes a framed value (00, schema id, Avro) apart into goavro's native form. What
+// is wrong with the bytes, down to a schema that the registry does not know, is a
+// contentError; other errors are the registry's.
 func (r *Registry) Decode(ctx context.Context, framed []byte) (any, error) {
 	if len(framed) < 5 || framed[0] != 0 {
-		return nil, fmt.Errorf("%d bytes without a frame", len(framed))
+		return nil, badf("%d bytes without a frame", len(framed))
 	}
 	codec, err := r.codec(ctx, binary.BigEndian.Uint32(framed[1:]))
 	if err != nil {
@@ -34,10 +35,10 @@ func (r *Registry) Decode(ctx context.Context, framed []byte) (any, error) {
 	}
 	v, rest, err := codec.NativeFromBinary(framed[5:])
 	if err != nil {
-		return nil, err
+		return nil, badf("no Avro: %v", err)
 	}
 	if len(rest) > 0 {
-		return nil, fmt.Errorf("%d bytes after the value", len(rest))
+		return nil, badf("%d bytes after the value", len(rest))
 	}
 	return v, nil
 }
@@ -55,6 +56,9 @@ func (r *Registry) codec(ctx context.Context, id uint32) (*goavro.Codec, error) 
 		return nil, fmt.Errorf("fetch schema %d: %w", id, err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, badf("schema %d is unknown", id)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("fetch schema %d: status %d, %w", id, resp.StatusCode, err)
