@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 )
 
@@ -40,6 +41,7 @@ type test struct {
 	output  bytes.Buffer
 	parent  bool // it has subtests
 	failing bool // one of its subtests failed
+	done    bool // its end was told; output may follow
 }
 
 func newTally(out io.Writer) *tally {
@@ -129,7 +131,8 @@ func (t *tally) takeTest(e *event) {
 	if !tt.parent || e.Action == "fail" && !tt.failing {
 		t.count(p, e)
 	}
-	delete(p.tests, e.Test)
+	tt.done = true
+	tt.output = bytes.Buffer{}
 }
 
 func (t *tally) count(p *pkg, e *event) {
@@ -183,6 +186,7 @@ func (t *tally) failPackage(e *event, p *pkg) {
 		}
 		return
 	}
+	maps.DeleteFunc(p.tests, func(_ string, tt *test) bool { return tt.done })
 	if p.failed > 0 && len(p.tests) == 0 {
 		return
 	}

@@ -69,6 +69,17 @@ func TestA(t *testing.T) { panic("aaargh") }
 	}
 }
 
+// Output that go test tells after a test's end does not make it unfinished.
+func TestNestedParallelTestsAreFinished(t *testing.T) {
+	out, _ := counted(t, `import "testing"
+func TestA(t *testing.T) { t.Parallel(); t.Run("a", func(t *testing.T) { t.Parallel(); t.Run("b", func(t *testing.T) { t.Parallel(); t.Log("x") }) }) }
+func TestB(t *testing.T) { t.Parallel(); t.Error("fails") }
+`)
+	if strings.Contains(out, "unfinished") || !strings.Contains(out, "\n1 passed, 1 failed, 0 skipped\n") {
+		t.Errorf("output:\n%s", out)
+	}
+}
+
 func TestCountsByBroker(t *testing.T) {
 	out, tally := counted(t, `import "testing"
 func TestB(t *testing.T) { t.Run("embedded", func(t *testing.T) {}); t.Run("kafka", func(t *testing.T) { t.Fail() }) }
