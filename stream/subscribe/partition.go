@@ -1,0 +1,226 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tailrace/tailrace/stream"
+)
+
+// A partition is read by one goroutine, in run. What the feed's mutex guards
+// is shared with Next.
+type partition struct {
+	feed *Feed
+	id   stream.Partition
+	from FeedPartition
+
+	reader *stream.Reader
+	seq    sequence
+	heads  headers
+	table  *Table // of the last record, and its ids
+	ids    ids
+	batch  *Batch // being filled
+
+	room chan struct{} // the queue has room again
+
+	queued *Batch // guarded by the feed's mutex: read, not yet asked for
+	err    error  // the same: why reading ended
+}
+
+// Bounds of one fetch, in bytes as they are stored.
+const (
+	fetchLeast = 64 << 10
+	fetchMost  = 1 << 20
+)
+
+func newPartition(f *Feed, from FeedPartition, partitions int) *partition {
+	size := min(max(f.cfg.Memory/int64(4*partitions), fetchLeast), fetchMost)
+	return &partition{
+		feed: f, id: from.Partition, from: from,
+		reader: f.cfg.Client.NewReader(from.Topic, from.Number, from.From.Offset, stream.FetchOptions{MaxBytes: int32(size), MaxWait: f.cfg.MaxWait}),
+		seq:    sequence{last: from.From},
+		room:   make(chan struct{}, 1),
+	}
+}
+
+// run reads until ctx ends or reading fails.
+func (p *partition) run(ctx context.Context) {
+	err := p.read(ctx)
+	p.feed.mutex.Lock()
+	p.err = err
+	p.feed.mutex.Unlock()
+	p.signal(p.feed.wake)
+}
+
+func (p *partition) read(ctx context.Context) error {
+	if err := p.begin(ctx); err != nil {
+		return err
+	}
+	for {
+		err := p.reader.Read(ctx, func(r *stream.Record) error { return p.add(ctx, r) })
+		if p.batch != nil && len(p.batch.Changes) > 0 {
+			if err := p.push(ctx); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// begin finds where to begin: reading from the start, or from a position that
+// retention may have passed, goes on at the first record that is there.
+func (p *partition) begin(ctx context.Context) error {
+	if p.from.From != (Position{}) && !p.from.Skip {
+		return nil
+	}
+	o, err := p.feed.cfg.Client.Offsets(ctx, p.id.Topic, p.id.Number)
+	if err != nil {
+		return err
+	}
+	if p.from.From.Offset >= o.Start {
+		return nil
+	}
+	p.seq.last = Position{Offset: o.Start}
+	p.reader = p.feed.cfg.Client.NewReader(p.id.Topic, p.id.Number, o.Start, p.options())
+	return nil
+}
+
+func (p *partition) options() stream.FetchOptions {
+	size := min(max(p.feed.cfg.Memory/int64(4*len(p.feed.parts)), fetchLeast), fetchMost)
+	return stream.FetchOptions{MaxBytes: int32(size), MaxWait: p.feed.cfg.MaxWait}
+}
+
+// add puts a record into the batch, which it hands over first if it is full.
+func (p *partition) add(ctx context.Context, r *stream.Record) error {
+	h := &p.heads
+	if err := h.read(r); err != nil {
+		return fmt.Errorf("read topic %s partition %d: record at offset %d: %w", p.id.Topic, p.id.Number, r.Offset, err)
+	}
+	if !h.found {
+		return &OrderError{Partition: p.id, Offset: r.Offset, Before: p.seq.last, Foreign: true}
+	}
+	v, err := p.judge(ctx, r.Offset)
+	if err != nil {
+		return err
+	}
+	size := h.size(r)
+	if p.batch != nil && p.batch.full(size) {
+		if err := p.push(ctx); err != nil {
+			return err
+		}
+	}
+	if p.batch == nil {
+		p.batch = p.feed.batch(size)
+		p.batch.Partition = p.id
+	}
+	c := Change{
+		Partition: p.id, Offset: r.Offset, Timestamp: r.Timestamp, Mark: h.mark, Repeated: v == repeated, before: p.seq.last,
+		Key: p.batch.copy(r.Key), Value: p.batch.copy(r.Value), OldKey: p.batch.copy(h.oldKey), NewKey: p.batch.copy(h.newKey),
+	}
+	if err := p.identify(ctx, &c); err != nil {
+		return fmt.Errorf("read topic %s partition %d: record at offset %d: %w", p.id.Topic, p.id.Number, r.Offset, err)
+	}
+	p.seq.take(r.Offset, &h.mark, v)
+	p.batch.Changes = append(p.batch.Changes, c)
+	return nil
+}
+
+// judge checks the record's number and place.
+func (p *partition) judge(ctx context.Context, offset int64) (verdict, error) {
+	h := &p.heads
+	v := p.seq.judge(&h.mark)
+	if v != gap && v != breaks {
+		return v, nil
+	}
+	if !p.seq.compacted {
+		policy, err := p.feed.cfg.Client.TopicConfig(ctx, p.id.Topic, "cleanup.policy")
+		if err != nil {
+			return v, errors.Join(&OrderError{Partition: p.id, Offset: offset, Before: p.seq.last, Mark: h.mark}, err)
+		}
+		p.seq.compacted = isCompacted(policy)
+		v = p.seq.judge(&h.mark)
+	}
+	if v == breaks || v == gap && !p.seq.compacted {
+		return v, &OrderError{Partition: p.id, Offset: offset, Before: p.seq.last, Mark: h.mark}
+	}
+	return v, nil
+}
+
+// identify finds out what a change is, and its table.
+func (p *partition) identify(ctx context.Context, c *Change) (err error) {
+	switch {
+	case c.Mark.Flags&stream.FlagEnd != 0:
+		c.Op = OpEnd
+		c.End, err = stream.ParseEndParts(p.heads.rest)
+		return err
+	case c.Value == nil:
+		c.Op = OpTombstone
+		return nil
+	}
+	var id ids
+	var body []byte
+	if id.value, body, err = frameID(c.Value); err != nil {
+		return fmt.Errorf("value: %w", err)
+	}
+	if c.Key != nil {
+		if id.key, _, err = frameID(c.Key); err != nil {
+			return fmt.Errorf("key: %w", err)
+		}
+	}
+	if p.table == nil || p.ids != id {
+		if p.table, err = p.find(ctx, id); err != nil {
+			return err
+		}
+		p.ids = id
+	}
+	c.Table = p.table
+	c.Op, err = c.Table.value.EnvelopeOp(body)
+	return err
+}
+
+// find finds a table, waiting while the registry is away.
+func (p *partition) find(ctx context.Context, id ids) (*Table, error) {
+	const first, most = 50 * time.Millisecond, 5 * time.Second
+	for pause := first; ; pause = min(2*pause, most) {
+		t, err := p.feed.tables.find(ctx, id)
+		var e *SchemaError
+		if err == nil || !errors.As(err, &e) || e.temporary() == nil {
+			return t, err
+		}
+		if pause == first {
+			p.feed.cfg.Log.Warn("the registry does not answer; reading waits for it", "schema", e.ID, "error", e.Err)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("%w (before: %v)", context.Cause(ctx), err)
+		}
+	}
+}
+
+// push hands the batch over as soon as the one before it was taken.
+func (p *partition) push(ctx context.Context) error {
+	for {
+		p.feed.mutex.Lock()
+		free := p.queued == nil
+		if free {
+			p.queued, p.batch = p.batch, nil
+		}
+		p.feed.mutex.Unlock()
+		if free {
+			p.signal(p.feed.wake)
+			return nil
+		}
+		select {
+		case <-p.room:
+		case <-ctx.Done():
+			return fmt.Errorf("read topic %s partition %d: %w", p.id.Topic, p.id.Number, context.Cause(ctx))
+		}
+	}
+}
