@@ -224,6 +224,7 @@ func newTestStream(tb testing.TB, out capture.Emitter, tables ...*testTable) *st
 	tb.Helper()
 	src := &Source{log: slog.New(slog.DiscardHandler), confirm: newConfirmation()}
 	s := &stream{src: src, relations: map[uint32]*relation{}, current: map[string]*relation{}}
+	s.pace = func(bool) {}
 	s.out = out
 	s.now = 1_700_000_000_000_000
 	s.source = schemas.NewSourceWriter(schemas.SourceConfig{Version: "test", Connector: connector, Name: "srv", Database: "shop"})

@@ -21,6 +21,7 @@ type stream struct {
 	src    *Source
 	frames *frames
 	nulls  bool
+	pace   func(behind bool) // tells the reader whether there is a backlog
 
 	// describeTable makes the version of a relation from what the log does not say.
 	describeTable func(context.Context, *relation) (*schemas.Table, error)
@@ -59,6 +60,9 @@ func (s *stream) message(ctx context.Context, kind byte, b []byte) error {
 		if m[0] == 'I' || m[0] == 'U' || m[0] == 'D' {
 			return s.row(ctx, lsn, m)
 		}
+		if m[0] == 'B' {
+			return s.begin(lsn, m, int64(binary.BigEndian.Uint64(b[17:])))
+		}
 		return s.control(ctx, lsn, m)
 	}
 	if kind == 'd' && len(b) == keepaliveLen && b[0] == 'k' {
@@ -70,8 +74,6 @@ func (s *stream) message(ctx context.Context, kind byte, b []byte) error {
 // control handles the messages of pgoutput that are no row's change.
 func (s *stream) control(ctx context.Context, lsn uint64, m []byte) (err error) {
 	switch m[0] {
-	case 'B':
-		err = s.begin(m)
 	case 'C':
 		err = s.commit(ctx, m)
 	case 'R':
@@ -95,17 +97,23 @@ func (s *stream) broken(lsn uint64, m []byte, err error) error {
 		"read message %q of %d bytes at %s: %w", m[:min(1, len(m))], len(m), lsnText(lsn), err)
 }
 
+// delay from which on a log is read with a backlog, in microseconds.
+const delay = 100_000
+
 // begin reads 'B' Int64 final LSN · Int64 commit time · Int32 xid. The Emitter hears of it
-// at the first change, so that empty transactions cost nothing.
-func (s *stream) begin(m []byte) error {
+// at the first change, so that empty transactions cost nothing. sent is when the server
+// sent it, by the clock by which it was committed.
+func (s *stream) begin(lsn uint64, m []byte, sent int64) error {
 	r := byteReader{rest: m[1:]}
 	final, at, xid := r.uint64(), int64(r.uint64()), r.uint32()
-	if err := r.end(); err != nil {
-		return protocolError(err)
+	err := r.end()
+	if err == nil && s.open {
+		err = errors.New("a transaction begins inside another")
 	}
-	if s.open {
-		return protocolError(errors.New("a transaction begins inside another"))
+	if err != nil {
+		return s.broken(lsn, m, protocolError(err))
 	}
+	s.pace(sent-at > delay)
 	s.open, s.announced = true, false
 	s.finalLSN, s.commitTime, s.xid = final, at+postgresEpoch, xid
 	return nil

@@ -94,12 +94,20 @@ func FuzzTimes(f *testing.F) {
 	for _, s := range []string{"2024-05-06 07:08:09.123456+05:30", "0044-03-15 BC", "24:00:00", "infinity", "1 year 2 mons -3 days +04:05:06.7", "12:00:00-08:00:01"} {
 		f.Add(s)
 	}
+	f.Add("2024-02-29 07:08:09.5+00")
 	kinds := []schemas.Kind{schemas.Date, schemas.Time, schemas.Timestamp, schemas.ZonedTimestamp, schemas.ZonedTime, schemas.Interval}
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, k := range kinds {
 			b, err := encodeOne(schemas.Type{Kind: k, Precision: 6}, text)
 			if err == nil && len(b) == 0 {
 				t.Errorf("kind %d wrote nothing for %q", k, text)
+			}
+		}
+		for digits := range 7 {
+			short, ok := appendCommonInstant(nil, []byte(text), digits)
+			long, err := slowInstant(text, digits)
+			if ok && (err != nil || !bytes.Equal(short, long)) {
+				t.Errorf("%q with %d digits: the short way gives %q, the long one %q, %v", text, digits, short, long, err)
 			}
 		}
 		if at, err := time.Parse("2006-01-02 15:04:05.999999", text); err == nil {
@@ -110,6 +118,40 @@ func FuzzTimes(f *testing.F) {
 			}
 		}
 	})
+}
+
+// slowInstant is what encodeZonedTimestamp does without its short way.
+func slowInstant(text string, digits int) ([]byte, error) {
+	micros, rest, err := parseTimestamp([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	offset, ok := parseOffset(rest)
+	if !ok {
+		return nil, errNotOfType
+	}
+	return schemas.AppendZonedTimestamp(nil, micros-offset, &schemas.Type{Kind: schemas.ZonedTimestamp, Precision: digits}), nil
+}
+
+func TestCommonInstant(t *testing.T) {
+	taken := 0
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 20000 {
+		digits := r.IntN(7)
+		at := time.UnixMicro(r.Int64N(1<<56) - 1<<55).UTC().Truncate(time.Duration(math.Pow10(9 - digits)))
+		text := at.Format("2006-01-02 15:04:05.999999+00")
+		short, ok := appendCommonInstant(nil, []byte(text), digits)
+		long, err := slowInstant(text, digits)
+		if ok {
+			taken++
+		}
+		if err != nil || ok && !bytes.Equal(short, long) {
+			t.Fatalf("%s: %q, %q, %v", text, short, long, err)
+		}
+	}
+	if taken < 10000 {
+		t.Errorf("the short way was taken %d times", taken)
+	}
 }
 
 func FuzzNumeric(f *testing.F) {

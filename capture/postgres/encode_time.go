@@ -73,6 +73,9 @@ func encodeTimestamp(dst, text []byte, c *column) ([]byte, error) {
 }
 
 func encodeZonedTimestamp(dst, text []byte, c *column) ([]byte, error) {
+	if out, ok := appendCommonInstant(dst, text, c.typ.FractionDigits()); ok {
+		return out, nil
+	}
 	micros, rest, err := parseTimestamp(text)
 	if err == nil {
 		offset, ok := parseOffset(rest)
@@ -85,6 +88,54 @@ func encodeZonedTimestamp(dst, text []byte, c *column) ([]byte, error) {
 		return schemas.AppendString(dst, text), nil
 	}
 	return dst, err
+}
+
+// appendCommonInstant is the short way for what nearly all values look like: in UTC, with a
+// year of four digits, no more fraction digits than are kept. Then the text that is
+// wanted differs from the one that is there by separators and zeros only:
+//
+//	2024-05-06 07:08:09.5+00    becomes, for 6 digits,    2024-05-06T07:08:09.500000Z
+func appendCommonInstant(dst, text []byte, digits int) (out []byte, ok bool) {
+	const seconds = len("2024-05-06 07:08:09")
+	fraction := len(text) - seconds - len("+00") // with its point
+	if fraction < 0 || fraction > digits+1 || fraction == 1 || !isCommonInstant(text[:seconds]) ||
+		string(text[seconds+fraction:]) != "+00" {
+		return dst, false
+	}
+	size := seconds + len("Z")
+	if digits > 0 {
+		size += 1 + digits
+	}
+	out = append(schemas.AppendLong(dst, int64(size)), text[:seconds]...)
+	out[len(out)-len(" 07:08:09")] = 'T'
+	if digits > 0 {
+		out = append(out, ".000000"[:1+digits]...)
+		at := len(out) - digits
+		for i, c := range text[seconds : seconds+fraction] {
+			if i == 0 && c != '.' || i > 0 && c-'0' > 9 {
+				return dst, false
+			}
+			out[at-1+i] = c
+		}
+	}
+	return append(out, 'Z'), true
+}
+
+// isCommonInstant says whether text, of 19 bytes, is YYYY-MM-DD HH:MM:SS. What is out of
+// range it leaves to parseTimestamp.
+func isCommonInstant(text []byte) bool {
+	if text[4] != '-' || text[7] != '-' || text[10] != ' ' || text[13] != ':' || text[16] != ':' {
+		return false
+	}
+	century, ok1 := twoDigits(text)
+	year, ok2 := twoDigits(text[2:])
+	month, ok3 := twoDigits(text[5:])
+	day, ok4 := twoDigits(text[8:])
+	hour, ok5 := twoDigits(text[11:])
+	minute, ok6 := twoDigits(text[14:])
+	second, ok7 := twoDigits(text[17:])
+	return ok1 && ok2 && ok3 && ok4 && ok5 && ok6 && ok7 && century+year > 0 &&
+		month > 0 && month <= 12 && day > 0 && day <= daysIn(month, century*100+year) && hour < 24 && minute < 60 && second < 60
 }
 
 // encodeZonedTime appends a timetz, whose text has the offset that was stored, in UTC.

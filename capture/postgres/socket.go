@@ -17,8 +17,9 @@ import (
 //
 // The server sends each change as a segment of its own. A reader that wakes for every one
 // costs both sides more than the change itself. So while much arrives, Read waits until
-// lowWater bytes are there or coalesceFor has passed, without being woken in between
-// (SO_RCVLOWAT). When little arrives it returns what comes at once.
+// lowWater bytes are there, without being woken in between (SO_RCVLOWAT), but no longer than
+// coalesceFor, or coalesceBehind while the log is read with a delay anyway. When little
+// arrives it returns what comes at once.
 type socket struct {
 	net.Conn
 	raw syscall.RawConn
@@ -29,18 +30,20 @@ type socket struct {
 	idleAfter time.Duration
 	stopped   atomic.Bool // by interrupt
 
+	behind  bool // what is read was committed some time ago
 	drained bool // the last read took all there was
 	meter   meter
 	low     bool // the low-water mark is set
 }
 
 const (
-	lowWater     = 64 << 10
-	coalesceFor  = time.Millisecond
-	meterWindow  = 4 * time.Millisecond
-	busyFrom     = 4 << 20 // bytes a second
-	busyUntil    = 2 << 20
-	eagerAtLeast = 1 // SO_RCVLOWAT's default
+	lowWater       = 64 << 10
+	coalesceFor    = time.Millisecond
+	coalesceBehind = 10 * time.Millisecond
+	meterWindow    = 4 * time.Millisecond
+	busyFrom       = 4 << 20 // bytes a second
+	busyUntil      = 2 << 20
+	eagerAtLeast   = 1 // SO_RCVLOWAT's default
 )
 
 func newSocket(c net.Conn) *socket {
@@ -145,7 +148,11 @@ func (s *socket) coalesce() error {
 	if err := s.setLow(true); err != nil {
 		return err
 	}
-	if err := s.deadline(coalesceFor); err != nil {
+	d := coalesceFor
+	if s.behind {
+		d = coalesceBehind
+	}
+	if err := s.deadline(d); err != nil {
 		return err
 	}
 	err := s.raw.Read(func(fd uintptr) bool { return available(fd) >= lowWater })

@@ -113,6 +113,7 @@ func (s *Source) newStream(conn *session, from capture.Position, out capture.Emi
 	st := &stream{
 		src: s, frames: newFrames(conn.reader), describeTable: s.catalog.describe,
 		nulls:     s.cfg.Unrepresentable == UnrepresentableNull,
+		pace:      func(behind bool) { conn.socket.behind = behind },
 		relations: make(map[uint32]*relation), current: make(map[string]*relation),
 		lastCommit: from.Offset,
 	}
