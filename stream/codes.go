@@ -20,6 +20,7 @@ const (
 	codeClusterNotAuthorized   Code = 31
 	codeUnsupportedSASL        Code = 33
 	codeIllegalSASLState       Code = 34
+	codeUnsupportedVersion     Code = 35
 	codeTopicExists            Code = 36
 	codeInvalidReplication     Code = 38
 	codePolicyViolation        Code = 44
@@ -81,7 +82,7 @@ var codes = map[Code]struct {
 	32:                         {"INVALID_TIMESTAMP", actStop},
 	codeUnsupportedSASL:        {"UNSUPPORTED_SASL_MECHANISM", actStop},
 	codeIllegalSASLState:       {"ILLEGAL_SASL_STATE", actStop},
-	35:                         {"UNSUPPORTED_VERSION", actStop},
+	codeUnsupportedVersion:     {"UNSUPPORTED_VERSION", actStop},
 	codeTopicExists:            {"TOPIC_ALREADY_EXISTS", actAccept},
 	37:                         {"INVALID_PARTITIONS", actStop},
 	codeInvalidReplication:     {"INVALID_REPLICATION_FACTOR", actStop},

@@ -189,9 +189,12 @@ func unreached(op, addr string, sent bool, err error) *Error {
 	switch {
 	case errors.As(err, &code):
 		e.Code = Code(code)
-		if a := e.Code.action(); a == actStop {
-			e.act, e.Err = a, fmt.Errorf("broker %s: %w", addr, ErrNotAuthorized)
+		switch e.Code {
+		case codeSASLFailed, codeUnsupportedSASL, codeIllegalSASLState:
+			e.act, e.Err = actStop, fmt.Errorf("broker %s: %w", addr, ErrNotAuthorized)
 			e.hint = "check the user, the password and the SASL mechanism"
+		case codeUnsupportedVersion:
+			e.act, e.hint = actStop, "the broker is too old, or is not Apache Kafka"
 		}
 	case isTLS(err):
 		e.act, e.hint = actStop, "check the TLS settings: the certificate authority, the server's name, the client certificate"

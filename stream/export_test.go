@@ -28,11 +28,15 @@ func (c *Client) OpenConnections() int {
 
 // SetSequence sets the next sequence number of a partition.
 func (p *Producer) SetSequence(topic string, partition, sequence int32) {
-	p.sequences[partitionKey{topic, partition}] = sequence
+	p.sequences[Partition{topic, partition}] = sequence
 }
 
 // AgeTransaction makes the open transaction look older.
 func (p *Producer) AgeTransaction(by time.Duration) { p.txn.since = p.txn.since.Add(-by) }
+
+// HideFromCoordinator has the open transaction take a partition for one that
+// the coordinator knows of.
+func (p *Producer) HideFromCoordinator(part Partition) { p.txn.partitions[part] = struct{}{} }
 
 // NextSequence is nextSequence.
 var NextSequence = nextSequence

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,14 +44,11 @@ type Producer struct {
 	mutex     sync.Mutex // one call at a time
 	id        int64
 	epoch     int16
-	sequences map[partitionKey]int32
+	sequences map[Partition]int32
 	txn       transaction
 	broken    error // the first error
-}
 
-type partitionKey struct {
-	topic     string
-	partition int32
+	before *transactionState // what became of the last transaction of the producer before us; nil: not known
 }
 
 // NewProducer gets a producer id from the broker. With a transactional id that
@@ -66,7 +64,13 @@ func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer
 	if cfg.Log == nil {
 		cfg.Log = c.log
 	}
-	p := &Producer{client: c, cfg: cfg, log: cfg.Log, sequences: make(map[partitionKey]int32)}
+	p := &Producer{client: c, cfg: cfg, log: cfg.Log, sequences: make(map[Partition]int32)}
+	if p.Transactional() {
+		var err error
+		if p.before, err = p.describe(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.init(ctx); err != nil {
 		return nil, err
 	}
@@ -176,13 +180,24 @@ func (p *Producer) produce(ctx context.Context, out []*Outgoing) error {
 		}
 	}
 	if p.Transactional() {
-		if err := p.join(ctx, out); err != nil {
+		if err := p.join(ctx, partitionsOf(out)); err != nil {
 			return err
 		}
 	} else if err := p.rewind(ctx); err != nil {
 		return err
 	}
 	return newSender(p, out).run(ctx)
+}
+
+// partitionsOf returns where batches go, each partition once.
+func partitionsOf(out []*Outgoing) []Partition {
+	var parts []Partition
+	for _, o := range out {
+		if part := (Partition{o.Topic, o.Partition}); !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }
 
 // sequenceLimit is where an idempotent producer begins anew.
@@ -204,7 +219,7 @@ func (p *Producer) rewind(ctx context.Context) error {
 // stamp gives the next sequence of the partition to the batch, once; the
 // returned bytes are what every attempt sends.
 func (p *Producer) stamp(o *Outgoing) []byte {
-	key := partitionKey{o.Topic, o.Partition}
+	key := Partition{o.Topic, o.Partition}
 	sequence := p.sequences[key]
 	p.sequences[key] = nextSequence(sequence, int32(o.Batch.Len()))
 	return o.Batch.Stamp(p.id, p.epoch, sequence)

@@ -42,6 +42,9 @@ func (c *counter) begin(ctx context.Context, until int) error {
 	if err != nil {
 		return err
 	}
+	if err := p.Settle(ctx, []stream.Partition{{Topic: c.topic, Number: 0}, {Topic: c.topic, Number: 1}}); err != nil {
+		return err
+	}
 	if c.next, err = c.committed(ctx); err != nil {
 		return err
 	}
@@ -98,7 +101,8 @@ func (c *counter) committed(ctx context.Context) (int, error) {
 // killed, started.
 func TestKafkaIsStoppedAndKilled(t *testing.T) {
 	t.Parallel()
-	k := testenv.NewKafka(t, testenv.KafkaOptions{})
+	k := testenv.NewKafka(t, testenv.KafkaOptions{Settings: map[string]string{"transaction.partition.verification.enable": "false"}})
+	t.Run("hanging", func(t *testing.T) { hangAndSettle(t, k.Addr()) })
 	client := newClientOf(t, stream.Config{Brokers: []string{k.Addr()}, Timeout: 20 * time.Second})
 	c := &counter{client: client, topic: newTopic(t, client, 2, nil), id: testenv.Unique("counter")}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
@@ -130,4 +134,55 @@ func TestKafkaIsStoppedAndKilled(t *testing.T) {
 		t.Errorf("%d are committed, %v; %d were written", n, err, c.next)
 	}
 	t.Logf("%d numbers, %d recoveries", c.next, c.recoveries)
+}
+
+// hangAndSettle leaves transactions hanging, as a node does that is killed
+// before it has written the markers of one that it calls complete: a partition
+// of which the coordinator does not know gets records but no marker.
+func hangAndSettle(t *testing.T, addr string) {
+	for name, commit := range map[string]bool{"committed": true, "aborted": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hangOnce(t, newClient(t, addr), name, commit)
+		})
+	}
+}
+
+func hangOnce(t *testing.T, c *stream.Client, name string, commit bool) {
+	topic := newTopic(t, c, 3, nil)
+	id := testenv.Unique(name)
+	parts := []stream.Partition{{Topic: topic, Number: 0}, {Topic: topic, Number: 1}, {Topic: topic, Number: 2}}
+	p := newProducer(t, c, stream.ProducerConfig{TransactionalID: id})
+	produce(t, p, batchOf(t, topic, 0, true, "a"))
+	p.HideFromCoordinator(parts[1])
+	p.HideFromCoordinator(parts[2])
+	produce(t, p, batchOf(t, topic, 1, true, "b"), batchOf(t, topic, 2, true, "c"))
+	end(t, p, commit)
+	if o, err := c.Offsets(testContext(t), topic, 1); err != nil || o.LastStable != 0 || o.End != 1 {
+		t.Fatalf("%s: the transaction does not hang: %+v, %v", name, o, err)
+	}
+	next := newProducer(t, c, stream.ProducerConfig{TransactionalID: id})
+	if err := next.Settle(testContext(t), parts); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	produce(t, next, batchOf(t, topic, 1, true, "next"))
+	end(t, next, true)
+	settle(t, c, topic, 1)
+	if commit {
+		wantValues(t, c, topic, 0, "a")
+		wantValues(t, c, topic, 1, "b", "next")
+		wantValues(t, c, topic, 2, "c")
+	} else {
+		wantValues(t, c, topic, 0)
+		wantValues(t, c, topic, 1, "next")
+		wantValues(t, c, topic, 2)
+	}
+	// What another producer has open is not ours to end.
+	open := newProducer(t, c, stream.ProducerConfig{TransactionalID: testenv.Unique("other")})
+	produce(t, open, batchOf(t, topic, 2, true, "open"))
+	ctx, cancel := context.WithTimeout(testContext(t), 5*time.Second)
+	defer cancel()
+	err := newProducer(t, c, stream.ProducerConfig{TransactionalID: id}).Settle(ctx, parts)
+	wantError(t, err, stream.ErrHanging, true, "find-hanging")
+	end(t, open, true)
 }

@@ -39,9 +39,9 @@ type queue struct {
 
 func newSender(p *Producer, out []*Outgoing) *sender {
 	s := &sender{producer: p}
-	byPartition := make(map[partitionKey]*queue, len(out))
+	byPartition := make(map[Partition]*queue, len(out))
 	for _, o := range out {
-		key := partitionKey{o.Topic, o.Partition}
+		key := Partition{o.Topic, o.Partition}
 		q := byPartition[key]
 		if q == nil {
 			q = &queue{topic: o.Topic, partition: o.Partition}

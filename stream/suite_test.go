@@ -520,8 +520,10 @@ func TestEndIsNotAnswered(t *testing.T) {
 			t.Errorf("produce after it: %v", err)
 		}
 		// It was committed in truth, and a new producer lets that be.
-		newProducer(t, c, stream.ProducerConfig{TransactionalID: id})
-		settle(t, c, topic, 0)
+		next := newProducer(t, c, stream.ProducerConfig{TransactionalID: id})
+		if err := next.Settle(testContext(t), []stream.Partition{{Topic: topic, Number: 0}}); err != nil {
+			t.Error(err)
+		}
 		wantValues(t, c, topic, 0, "a")
 		if w.lostAnswers(endTxnKey) != 1 || w.lostAnswers(addPartitionsKey) != 2 || w.lostAnswers(findCoordinatorKey) != 1 {
 			t.Error("answers were not lost as they should")

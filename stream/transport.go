@@ -29,6 +29,7 @@ const (
 	opListOffsets   = "list offsets"
 	opCreateTopic   = "create topic"
 	opDeleteTopic   = "delete topic"
+	opDescribe      = "describe transaction"
 )
 
 const (
@@ -125,6 +126,7 @@ type exchange struct {
 	clientID string
 	id       int32
 	version  int16
+	unknown  bool          // the broker does not know the API
 	written  chan struct{} // closed when msg is no longer touched, if it was begun
 
 	mutex   sync.Mutex
@@ -145,7 +147,8 @@ func (x *exchange) ApiKey() protocol.ApiKey { return x.msg.ApiKey() }
 
 // Required notes the version that was negotiated for the connection.
 func (x *exchange) Required(versions map[protocol.ApiKey]int16) bool {
-	x.version = versions[x.msg.ApiKey()]
+	version, known := versions[x.msg.ApiKey()]
+	x.version, x.unknown = version, !known
 	return true
 }
 
@@ -156,17 +159,31 @@ func (x *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 		return nil, errGivenUp
 	}
 	defer x.end()
-	if err := x.write(rw); err != nil {
-		return nil, fmt.Errorf("write request: %w", err)
-	}
-	id, res, err := protocol.ReadResponse(rw, x.msg.ApiKey(), x.version)
+	id, res, err := x.roundTrip(rw)
 	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		return nil, err
 	}
 	if id != x.id {
 		return nil, fmt.Errorf("read answer: it belongs to request %d, not to %d", id, x.id)
 	}
 	return &answer{res}, nil
+}
+
+func (x *exchange) roundTrip(rw io.ReadWriter) (id int32, res protocol.Message, err error) {
+	if m, ok := x.msg.(handmade); ok {
+		if x.unknown {
+			close(x.written)
+			return 0, nil, kafka.UnsupportedVersion
+		}
+		return roundTripHandmade(rw, m, x.id, x.clientID, func() { close(x.written) })
+	}
+	if err := x.write(rw); err != nil {
+		return 0, nil, fmt.Errorf("write request: %w", err)
+	}
+	if id, res, err = protocol.ReadResponse(rw, x.msg.ApiKey(), x.version); err != nil {
+		return 0, nil, fmt.Errorf("read answer: %w", err)
+	}
+	return id, res, nil
 }
 
 func (x *exchange) write(w io.Writer) error {

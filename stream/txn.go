@@ -18,7 +18,7 @@ type transaction struct {
 	coordinator string // address; "": not known
 	open        bool
 	since       time.Time
-	partitions  map[partitionKey]struct{} // those that the coordinator knows of
+	partitions  map[Partition]struct{} // those that the coordinator knows of
 }
 
 // TransactionAge says for how long the transaction has been open, 0 if none is.
@@ -55,16 +55,19 @@ func (p *Producer) coordinator(ctx context.Context) (string, error) {
 	return "", last
 }
 
-// join makes the partitions of out part of the transaction, opening one if
-// none is open. The coordinator is told of those only that it does not know.
-func (p *Producer) join(ctx context.Context, out []*Outgoing) error {
-	fresh := p.newPartitions(out)
+// join makes parts part of the transaction, opening one if none is open. The
+// coordinator is told of those only that it does not know.
+func (p *Producer) join(ctx context.Context, parts []Partition) error {
+	fresh := slices.DeleteFunc(slices.Clone(parts), func(part Partition) bool {
+		_, known := p.txn.partitions[part]
+		return known
+	})
 	if len(fresh) == 0 {
 		return nil
 	}
 	if !p.txn.open {
 		p.txn.open, p.txn.since = true, time.Now()
-		p.txn.partitions = make(map[partitionKey]struct{})
+		p.txn.partitions = make(map[Partition]struct{})
 	}
 	req := &addpartitionstotxn.Request{
 		TransactionalID: p.cfg.TransactionalID,
@@ -88,26 +91,15 @@ func (p *Producer) join(ctx context.Context, out []*Outgoing) error {
 	return nil
 }
 
-func (p *Producer) newPartitions(out []*Outgoing) []partitionKey {
-	var fresh []partitionKey
-	for _, o := range out {
-		key := partitionKey{o.Topic, o.Partition}
-		if _, known := p.txn.partitions[key]; !known && !slices.Contains(fresh, key) {
-			fresh = append(fresh, key)
-		}
-	}
-	return fresh
-}
-
-func requestTopics(keys []partitionKey) []addpartitionstotxn.RequestTopic {
+func requestTopics(keys []Partition) []addpartitionstotxn.RequestTopic {
 	var topics []addpartitionstotxn.RequestTopic
 	for _, key := range keys {
-		i := slices.IndexFunc(topics, func(t addpartitionstotxn.RequestTopic) bool { return t.Name == key.topic })
+		i := slices.IndexFunc(topics, func(t addpartitionstotxn.RequestTopic) bool { return t.Name == key.Topic })
 		if i < 0 {
 			i = len(topics)
-			topics = append(topics, addpartitionstotxn.RequestTopic{Name: key.topic})
+			topics = append(topics, addpartitionstotxn.RequestTopic{Name: key.Topic})
 		}
-		topics[i].Partitions = append(topics[i].Partitions, key.partition)
+		topics[i].Partitions = append(topics[i].Partitions, key.Number)
 	}
 	return topics
 }
