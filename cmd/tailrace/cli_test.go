@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 )
 
@@ -199,5 +200,20 @@ func TestNobodyThere(t *testing.T) {
 func TestPrintable(t *testing.T) {
 	if got := printable("a\x1b[31m\u202eb\tc\nd\x9b"); strings.ContainsAny(got, "\x1b\u202e\t") || !strings.Contains(got, "\n") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// The log is JSON unless a terminal reads it or text is asked for; text has no colours
+// where no terminal is.
+func TestLogger(t *testing.T) {
+	for format, want := range map[string]string{"auto": `{"time":`, "json": `{"time":`, "text": "INF hello key=value\n"} {
+		var out bytes.Buffer
+		c := &cli{err: &out, env: os.LookupEnv}
+		log := c.logger(config.Log{Level: "info", Format: format})
+		log.Debug("not shown")
+		log.Info("hello", "key", "value")
+		if got := out.String(); !strings.Contains(got, want) || strings.Contains(got, "\x1b") || strings.Contains(got, "not shown") {
+			t.Errorf("%s: got %q", format, got)
+		}
 	}
 }

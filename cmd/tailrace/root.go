@@ -129,7 +129,7 @@ func (c *cli) logger(l config.Log) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(c.err, &slog.HandlerOptions{Level: level}))
 	}
 	_, plain := c.env("NO_COLOR")
-	return slog.New(tint.NewHandler(c.err, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: plain || !tty}))
+	return slog.New(tint.NewTextHandler(c.err, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: plain || !tty}))
 }
 
 // terminal says whether w is one.
