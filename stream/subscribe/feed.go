@@ -136,7 +136,7 @@ func (f *Feed) take(wanted func(*partition) bool) (*Batch, error) {
 		if b := p.queued; b != nil {
 			p.queued = nil
 			f.turn = (f.turn + i + 1) % len(f.parts)
-			p.signal(p.room)
+			signal(p.room)
 			return b, nil
 		}
 		if p.err != nil {
@@ -147,8 +147,15 @@ func (f *Feed) take(wanted func(*partition) bool) (*Batch, error) {
 	return nil, nil
 }
 
-// position returns how far partition i was read ahead: for tests and lag.
-func (p *partition) signal(c chan struct{}) {
+// drained says that nothing of a partition is left to take before an offset.
+func (f *Feed) drained(p *partition, offset int64) bool {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return p.queued == nil && p.scanned >= offset
+}
+
+// signal wakes who waits on c, now or next.
+func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -16,17 +16,19 @@ type partition struct {
 	id   stream.Partition
 	from FeedPartition
 
-	reader *stream.Reader
-	seq    sequence
-	heads  headers
-	table  *Table // of the last record, and its ids
-	ids    ids
-	batch  *Batch // being filled
+	options stream.FetchOptions
+	seq     sequence
+	heads   headers
+	table   *Table // of the last record, and its ids
+	ids     ids
+	batch   *Batch // being filled
 
 	room chan struct{} // the queue has room again
 
-	queued *Batch // guarded by the feed's mutex: read, not yet asked for
-	err    error  // the same: why reading ended
+	// Guarded by the feed's mutex:
+	queued  *Batch // read, not yet asked for
+	scanned int64  // nothing but what is queued was left out before this offset
+	err     error  // why reading ended
 }
 
 // Bounds of one fetch, in bytes as they are stored.
@@ -39,9 +41,9 @@ func newPartition(f *Feed, from FeedPartition, partitions int) *partition {
 	size := min(max(f.cfg.Memory/int64(4*partitions), fetchLeast), fetchMost)
 	return &partition{
 		feed: f, id: from.Partition, from: from,
-		reader: f.cfg.Client.NewReader(from.Topic, from.Number, from.From.Offset, stream.FetchOptions{MaxBytes: int32(size), MaxWait: f.cfg.MaxWait}),
-		seq:    sequence{last: from.From},
-		room:   make(chan struct{}, 1),
+		options: stream.FetchOptions{MaxBytes: int32(size), MaxWait: f.cfg.MaxWait},
+		seq:     sequence{last: from.From},
+		room:    make(chan struct{}, 1),
 	}
 }
 
@@ -51,47 +53,78 @@ func (p *partition) run(ctx context.Context) {
 	p.feed.mutex.Lock()
 	p.err = err
 	p.feed.mutex.Unlock()
-	p.signal(p.feed.wake)
+	signal(p.feed.wake)
 }
 
 func (p *partition) read(ctx context.Context) error {
-	if err := p.begin(ctx); err != nil {
+	reader, err := p.begin(ctx)
+	if err != nil {
 		return err
 	}
 	for {
-		err := p.reader.Read(ctx, func(r *stream.Record) error { return p.add(ctx, r) })
+		err := reader.Read(ctx, func(r *stream.Record) error { return p.add(ctx, r) })
 		if p.batch != nil && len(p.batch.Changes) > 0 {
 			if err := p.push(ctx); err != nil {
 				return err
 			}
 		}
-		if err != nil {
+		var gone *stream.OffsetError
+		switch {
+		case errors.As(err, &gone):
+			if reader, err = p.goOn(ctx, gone); err != nil {
+				return err
+			}
+		case err != nil:
 			return err
 		}
+		p.feed.mutex.Lock()
+		p.scanned = reader.Offset()
+		p.feed.mutex.Unlock()
+		signal(p.feed.wake)
 	}
 }
 
-// begin finds where to begin: reading from the start, or from a position that
-// retention may have passed, goes on at the first record that is there.
-func (p *partition) begin(ctx context.Context) error {
-	if p.from.From != (Position{}) && !p.from.Skip {
-		return nil
+// begin finds where to begin: reading without a position, or from one that
+// retention may have passed, begins at the first record that is there.
+func (p *partition) begin(ctx context.Context) (*stream.Reader, error) {
+	offset := p.from.From.Offset
+	if p.from.From == (Position{}) || p.from.Skip {
+		o, err := p.feed.cfg.Client.Offsets(ctx, p.id.Topic, p.id.Number)
+		if err != nil {
+			return nil, err
+		}
+		if offset < o.Start {
+			offset, p.seq.last = o.Start, Position{Offset: o.Start}
+		}
 	}
-	o, err := p.feed.cfg.Client.Offsets(ctx, p.id.Topic, p.id.Number)
-	if err != nil {
-		return err
-	}
-	if p.from.From.Offset >= o.Start {
-		return nil
-	}
-	p.seq.last = Position{Offset: o.Start}
-	p.reader = p.feed.cfg.Client.NewReader(p.id.Topic, p.id.Number, o.Start, p.options())
-	return nil
+	return p.reader(offset), nil
 }
 
-func (p *partition) options() stream.FetchOptions {
-	size := min(max(p.feed.cfg.Memory/int64(4*len(p.feed.parts)), fetchLeast), fetchMost)
-	return stream.FetchOptions{MaxBytes: int32(size), MaxWait: p.feed.cfg.MaxWait}
+func (p *partition) reader(offset int64) *stream.Reader {
+	return p.feed.cfg.Client.NewReader(p.id.Topic, p.id.Number, offset, p.options)
+}
+
+// goOn finds where reading goes on when its offset is not there any more. In a
+// topic that is only compacted nothing is lost by that: what stood there was
+// written over, or written again further on.
+func (p *partition) goOn(ctx context.Context, gone *stream.OffsetError) (*stream.Reader, error) {
+	if gone.Offset >= gone.Start {
+		return nil, gone
+	}
+	if !p.from.Skip {
+		policy, err := p.feed.cfg.Client.TopicConfig(ctx, p.id.Topic, "cleanup.policy")
+		if err != nil {
+			return nil, errors.Join(gone, err)
+		}
+		if policy != "compact" {
+			return nil, gone
+		}
+		p.seq.compacted = true
+	} else {
+		p.seq.last = Position{Offset: gone.Start}
+	}
+	p.feed.cfg.Log.Info("reading goes on at the first record that is there", "topic", p.id.Topic, "partition", p.id.Number, "offset", gone.Start, "before", gone.Offset)
+	return p.reader(gone.Start), nil
 }
 
 // add puts a record into the batch, which it hands over first if it is full.
@@ -182,13 +215,14 @@ func (p *partition) identify(ctx context.Context, c *Change) (err error) {
 	return err
 }
 
-// find finds a table, waiting while the registry is away.
+// find finds a table, waiting for two minutes if the registry is away.
 func (p *partition) find(ctx context.Context, id ids) (*Table, error) {
-	const first, most = 50 * time.Millisecond, 5 * time.Second
+	const first, most, patience = 50 * time.Millisecond, 5 * time.Second, 2 * time.Minute
+	since := time.Now()
 	for pause := first; ; pause = min(2*pause, most) {
 		t, err := p.feed.tables.find(ctx, id)
 		var e *SchemaError
-		if err == nil || !errors.As(err, &e) || e.temporary() == nil {
+		if err == nil || !errors.As(err, &e) || e.temporary() == nil || time.Since(since) > patience {
 			return t, err
 		}
 		if pause == first {
@@ -214,7 +248,7 @@ func (p *partition) push(ctx context.Context) error {
 		}
 		p.feed.mutex.Unlock()
 		if free {
-			p.signal(p.feed.wake)
+			signal(p.feed.wake)
 			return nil
 		}
 		select {

@@ -71,17 +71,13 @@ func (e *SchemaError) Unwrap() error { return e.Err }
 
 // Fatal says whether reading again would give the same.
 func (e *SchemaError) Fatal() bool {
-	var f interface{ Fatal() bool }
-	if errors.As(e.Err, &f) {
-		return f.Fatal()
-	}
-	return e.temporary() == nil
+	return e.temporary() == nil && !errors.Is(e.Err, context.Canceled) && !errors.Is(e.Err, context.DeadlineExceeded)
 }
 
 // temporary returns the registry's error, if it is one that may pass.
 func (e *SchemaError) temporary() *registry.Error {
 	var r *registry.Error
-	if errors.As(e.Err, &r) && !r.Fatal() {
+	if errors.As(e.Err, &r) && !r.Fatal() && !registry.NotFound(e.Err) {
 		return r
 	}
 	return nil
@@ -90,7 +86,7 @@ func (e *SchemaError) temporary() *registry.Error {
 // Hint says what a person can do.
 func (e *SchemaError) Hint() string {
 	var h interface{ Hint() string }
-	if errors.As(e.Err, &h) && h.Hint() != "" {
+	if errors.As(e.Err, &h) && h.Hint() != "" && !registry.NotFound(e.Err) {
 		return h.Hint()
 	}
 	return "check that the registry is the one that the capture registers its schemas with"
