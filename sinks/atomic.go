@@ -1,0 +1,128 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tailrace/tailrace/stream"
+	"github.com/tailrace/tailrace/stream/subscribe"
+)
+
+// groupQueue is how many transactions wait while the target is busy.
+const groupQueue = 4096
+
+// reportEvery is how often offsets are reported to the group.
+const reportEvery = 5 * time.Second
+
+// errDiscover says that a transaction touched a partition that was not known when reading
+// began: a new table.
+var errDiscover = errors.New("there is a new partition")
+
+// atomic applies whole source transactions while this member owns all partitions.
+func atomic(ctx context.Context, cfg *Config, g *stream.Generation) error {
+	sink, err := cfg.Sink()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := sink.Close(); err != nil {
+			cfg.Log.Debug("did not close the target in order", "sink", cfg.Name, "error", err)
+		}
+	}()
+	r := &run{cfg: cfg, sink: sink, gen: g}
+	for {
+		err := r.transactions(ctx)
+		if !errors.Is(err, errDiscover) {
+			return err
+		}
+		cfg.Log.Info("reads a new topic too", "sink", cfg.Name, "why", err)
+	}
+}
+
+// transactions reads and applies until something fails or a new partition has to be read.
+func (r *run) transactions(ctx context.Context) error {
+	topics, err := discover(ctx, r.cfg)
+	if err != nil {
+		return err
+	}
+	ps, err := partitionsOf(ctx, r.cfg, topics)
+	if err != nil {
+		return err
+	}
+	end := Partition{Topic: r.cfg.EndTopic()}
+	from, err := r.take(ctx, append([]Partition{end}, ps...))
+	if err != nil {
+		return err
+	}
+	r.cfg.Monitor.SetPhase(PhaseRunning)
+	r.cfg.Log.Info("sink runs", "sink", r.cfg.Name, "topics", len(topics), "partitions", len(ps), "ends_from", from[0].From.Offset)
+	from[0].Skip = true
+	tc := subscribe.TransactionsConfig{Config: r.cfg.Source, End: from[0], Partitions: from[1:], Unknown: r.unknown}
+	return r.collect(ctx, tc)
+}
+
+// unknown is asked about a partition that a transaction touched and nobody reads.
+func (r *run) unknown(part stream.EndPart) error {
+	if len(r.cfg.choose([]stream.TopicInfo{{Name: part.Topic}})) == 0 {
+		return nil // not one of the sink's
+	}
+	return fmt.Errorf("%w: %s/%d", errDiscover, part.Topic, part.Partition)
+}
+
+// collect reads in one goroutine and applies in this one: what comes while the target is
+// busy goes into the next batch together. The first to fail ends the other.
+func (r *run) collect(ctx context.Context, tc subscribe.TransactionsConfig) error {
+	readCtx, stop := context.WithCancel(ctx)
+	queue, failed := make(chan *subscribe.Transaction, groupQueue), make(chan error, 1)
+	go func() {
+		defer close(queue)
+		for tx, err := range subscribe.Transactions(readCtx, tc) {
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case queue <- tx:
+			case <-readCtx.Done():
+				failed <- context.Cause(readCtx)
+				return
+			}
+		}
+		failed <- context.Cause(readCtx)
+	}()
+	partitions := make(map[string]int)
+	for _, p := range tc.Partitions {
+		partitions[p.Topic]++
+	}
+	err := r.drain(ctx, queue, partitions)
+	stop()
+	readErr := <-failed
+	if err == nil {
+		err = readErr
+	}
+	return err
+}
+
+// drain applies what comes until the queue is closed.
+func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, partitions map[string]int) error {
+	c := newCollector(partitions)
+	reported := time.Now()
+	for {
+		if more, err := c.next(queue); !more || err != nil {
+			return err
+		}
+		if len(c.batch.Positions) == 0 && len(c.batch.Changes) == 0 {
+			continue // all of it waits at a TRUNCATE
+		}
+		if err := r.apply(ctx, &c.batch, c.whole); err != nil {
+			return err
+		}
+		if !c.batch.More && time.Since(reported) > reportEvery {
+			r.report(ctx, c.batch.Positions)
+			reported = time.Now()
+		}
+		c.release()
+	}
+}

@@ -1,0 +1,168 @@
+package sinks
+
+import (
+	"errors"
+	"maps"
+
+	"github.com/tailrace/tailrace/stream/subscribe"
+)
+
+// groupChanges is from how many changes on a batch is full.
+const groupChanges = 50_000
+
+// collector makes batches of what subscribe.Transactions gives.
+//
+// In a source transaction that comes in one piece a TRUNCATE stands between the changes
+// before and after it. Elsewhere, outside of transactions and in large ones, the partitions
+// come one after the other, so that it is a barrier: a partition that reaches it is parked
+// until all partitions of the topic have, and transactions that come meanwhile wait too.
+type collector struct {
+	batch      Batch
+	whole      int            // source transactions that end in the batch
+	partitions map[string]int // how many a topic has
+
+	taken  []*subscribe.Transaction // their changes are in the batch
+	kept   []*subscribe.Transaction // some of their changes are parked
+	parked map[Partition][]*Change  // the first of each is a TRUNCATE
+	wait   []*subscribe.Transaction // transactions behind parked changes
+}
+
+func newCollector(partitions map[string]int) *collector {
+	return &collector{partitions: partitions, parked: make(map[Partition][]*Change)}
+}
+
+// next fills the batch with at least one transaction, or piece of one, and with what else
+// is there already. It returns false when the queue is closed.
+func (c *collector) next(queue <-chan *subscribe.Transaction) (bool, error) {
+	positions := make(map[Partition]Position)
+	if c.batch.More {
+		positions = c.batch.Positions // of the pieces so far
+	}
+	c.batch, c.whole = Batch{Changes: c.batch.Changes[:0], Positions: positions, More: c.batch.More}, 0
+	tx, ok := <-queue
+	if !ok {
+		return false, nil
+	}
+	for ok {
+		if err := c.add(tx); err != nil {
+			return false, err
+		}
+		if len(c.batch.Changes) >= groupChanges {
+			return true, nil
+		}
+		select {
+		case tx, ok = <-queue:
+		default:
+			return true, nil
+		}
+	}
+	return true, nil
+}
+
+var errTruncate = errors.New("a transaction has a TRUNCATE in some of the topic's partitions only")
+
+func (c *collector) add(tx *subscribe.Transaction) error {
+	switch {
+	case tx.Outside:
+		c.outside(tx)
+		return c.resume()
+	case len(c.parked) > 0 && !c.batch.More:
+		c.wait = append(c.wait, tx)
+		return nil
+	}
+	return c.transaction(tx)
+}
+
+// resume takes the transactions that waited, once nothing is parked.
+func (c *collector) resume() error {
+	for len(c.parked) == 0 && len(c.wait) > 0 {
+		tx := c.wait[0]
+		c.wait = c.wait[1:]
+		if err := c.transaction(tx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *collector) transaction(tx *subscribe.Transaction) error {
+	if tx.Last && !c.batch.More {
+		c.taken = append(c.taken, tx)
+		c.batch.Changes = append(c.batch.Changes, tx.Changes...)
+	} else {
+		c.kept = append(c.kept, tx)
+		for _, ch := range tx.Changes {
+			c.route(ch)
+		}
+	}
+	maps.Copy(c.batch.Positions, tx.Positions)
+	if c.batch.More = !tx.Last; !tx.Last {
+		return nil
+	}
+	c.whole++
+	if len(c.parked) > 0 {
+		return stopf("the capture was stopped in the middle of a TRUNCATE; fill the target from the beginning with a sink of another name", "%w", errTruncate)
+	}
+	return nil
+}
+
+// outside takes the changes of one partition; its position follows what is not parked.
+func (c *collector) outside(tx *subscribe.Transaction) {
+	c.kept = append(c.kept, tx)
+	for _, ch := range tx.Changes {
+		from := len(c.batch.Changes)
+		c.route(ch)
+		for _, out := range c.batch.Changes[from:] {
+			c.batch.Positions[out.Partition] = out.Position()
+		}
+	}
+}
+
+// route puts a change into the batch, or has it wait at a TRUNCATE.
+func (c *collector) route(ch *Change) {
+	p := ch.Partition
+	switch {
+	case c.parked[p] != nil:
+		c.parked[p] = append(c.parked[p], ch)
+	case ch.Op == OpTruncate && c.partitions[p.Topic] > 1:
+		c.parked[p] = []*Change{ch}
+		c.lift(p.Topic)
+	default:
+		c.batch.Changes = append(c.batch.Changes, ch)
+	}
+}
+
+// lift lets a topic's TRUNCATE pass if all of its partitions have reached it.
+func (c *collector) lift(topic string) {
+	var at []Partition
+	for p := range c.parked {
+		if p.Topic == topic {
+			at = append(at, p)
+		}
+	}
+	if len(at) < c.partitions[topic] {
+		return
+	}
+	var rest []*Change
+	for _, p := range at {
+		c.batch.Changes = append(c.batch.Changes, c.parked[p][0])
+		rest = append(rest, c.parked[p][1:]...)
+		delete(c.parked, p)
+	}
+	for _, ch := range rest {
+		c.route(ch)
+	}
+}
+
+// release gives the memory back of what was applied.
+func (c *collector) release() {
+	if len(c.parked) == 0 {
+		c.taken, c.kept = append(c.taken, c.kept...), c.kept[:0]
+	}
+	for i, tx := range c.taken {
+		tx.Release()
+		c.taken[i] = nil
+	}
+	c.taken = c.taken[:0]
+	clear(c.batch.Changes)
+}

@@ -1,0 +1,170 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tailrace/tailrace/sinks"
+)
+
+// Sink applies changes to one database over one connection. It serves one run.
+type Sink struct {
+	cfg       Config
+	to        *pgx.ConnConfig
+	conn      *pgx.Conn
+	fences    map[sinks.Partition]int64
+	positions map[sinks.Partition]sinks.Position
+	open      bool // a transaction is open: batches with More were written
+
+	plans   map[*sinks.Table]*plan
+	stages  int // numbers names of temporary tables and prepared statements
+	rows    sinks.Rows
+	scratch []byte
+	spans   []span
+}
+
+var _ sinks.Sink = (*Sink)(nil)
+
+// New makes a sink. It checks the configuration and connects to nothing: Take does.
+func New(cfg Config) (*Sink, error) {
+	to, err := cfg.connection()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Sink{cfg: cfg, to: to, plans: make(map[*sinks.Table]*plan)}, nil
+}
+
+func (s *Sink) user() string { return s.to.User }
+
+// closeTimeout bounds how long taking leave of the server may take.
+const closeTimeout = 5 * time.Second
+
+// Close closes the connection; a transaction that is open is undone.
+func (s *Sink) Close() error {
+	if s.conn == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := s.conn.Close(ctx)
+	s.conn = nil
+	if err != nil {
+		return fmt.Errorf("close the connection to the target: %w", err)
+	}
+	return nil
+}
+
+// Take connects if it has to, and raises the fences; see sinks.Sink.
+func (s *Sink) Take(ctx context.Context, ps []sinks.Partition) (map[sinks.Partition]sinks.Position, error) {
+	if s.open {
+		return nil, errors.New("take partitions: a source transaction is half applied")
+	}
+	if s.conn == nil {
+		conn, err := pgx.ConnectConfig(ctx, s.to)
+		if err != nil {
+			return nil, connectError(&s.to.Config, err)
+		}
+		s.conn = conn
+	}
+	if err := ensurePositions(ctx, s.conn); err != nil {
+		return nil, s.positionError(err)
+	}
+	fences, positions, err := take(ctx, s.conn, &s.cfg, ps)
+	if err != nil {
+		return nil, s.positionError(err)
+	}
+	s.fences, s.positions = fences, positions
+	return maps.Clone(positions), nil
+}
+
+func (s *Sink) positionError(err error) error {
+	err = fmt.Errorf("take the partitions: %w", err)
+	if sqlState(err) == stateNoPrivilege {
+		return &Error{err, fmt.Sprintf("the sink keeps its position in schema tailrace: GRANT CREATE ON DATABASE %s TO %s; or, as an owner: CREATE SCHEMA tailrace AUTHORIZATION %s;",
+			quoteIdent(s.to.Database), quoteIdent(s.user()), quoteIdent(s.user())), true, codeEnvironment}
+	}
+	return writeError(s.user(), `tailrace."position"`, err)
+}
+
+// Apply writes a batch and its positions in one transaction; see sinks.Sink.
+func (s *Sink) Apply(ctx context.Context, b *sinks.Batch) error {
+	if err := s.begin(ctx, b); err != nil {
+		return err
+	}
+	err := (&applier{s: s}).apply(ctx, b.Changes)
+	if errors.Is(err, errOrder) || refused(err) {
+		err = s.inSeries(ctx, b, err)
+	}
+	if err != nil {
+		return err
+	}
+	if b.More {
+		maps.Copy(s.positions, b.Positions)
+		return nil
+	}
+	return s.commit(ctx, b)
+}
+
+// begin begins a transaction, if none is open, and claims the positions: from here on a
+// successor waits, and if there is one already, nothing is written.
+func (s *Sink) begin(ctx context.Context, b *sinks.Batch) error {
+	sql := "savepoint folded"
+	if !s.open {
+		sql = "begin; set constraints all deferred; savepoint folded"
+	}
+	if err := s.exec(ctx, sql); err != nil {
+		return writeError(s.user(), "", fmt.Errorf("begin: %w", err))
+	}
+	wasOpen := s.open
+	s.open = true
+	var err error
+	if b.More && !wasOpen {
+		err = hold(ctx, s.conn, s.cfg.Name, s.fences)
+	} else if !b.More {
+		err = move(ctx, s.conn, s.cfg.Name, s.fences, b.Positions)
+	}
+	if err != nil {
+		return writeError(s.user(), `tailrace."position"`, err)
+	}
+	// What comes next may be undone, the positions not.
+	return s.exec(ctx, "release savepoint folded; savepoint folded")
+}
+
+// inSeries undoes what was written of b and writes it change by change, in the source's
+// order, which a constraint or a changed key needs.
+func (s *Sink) inSeries(ctx context.Context, b *sinks.Batch, why error) error {
+	if err := s.exec(ctx, "rollback to savepoint folded"); err != nil {
+		return fmt.Errorf("undo: %w", err)
+	}
+	s.plans = make(map[*sinks.Table]*plan) // their tables may be gone again
+	s.cfg.Log.Debug("applies a batch change by change", "sink", s.cfg.Name, "changes", len(b.Changes), "why", why)
+	return (&applier{s: s, series: true}).apply(ctx, b.Changes)
+}
+
+func (s *Sink) commit(ctx context.Context, b *sinks.Batch) error {
+	sinks.Failpoint("sink-before-commit")
+	if err := s.exec(ctx, "commit"); err != nil {
+		return writeError(s.user(), "", fmt.Errorf("commit: %w", err))
+	}
+	sinks.Failpoint("sink-after-commit")
+	s.open = false
+	for _, p := range s.plans {
+		p.dirty, p.keyDirty = false, false
+	}
+	maps.Copy(s.positions, b.Positions)
+	return nil
+}
+
+func (s *Sink) exec(ctx context.Context, sql string) error {
+	_, err := s.conn.PgConn().Exec(ctx, sql).ReadAll()
+	return err
+}
