@@ -15,6 +15,7 @@ import (
 type confirmation struct {
 	received atomic.Uint64
 	durable  atomic.Uint64 // 0: nothing was confirmed yet; the server then keeps what it has
+	floor    atomic.Uint64 // where the run began: a slot must never be moved back
 
 	fresh  chan struct{} // durable has risen
 	urgent chan struct{} // the server wants an answer now
@@ -29,7 +30,7 @@ func newConfirmation() *confirmation {
 func (c *confirmation) raise(lsn uint64) {
 	for {
 		old := c.durable.Load()
-		if lsn <= old {
+		if lsn <= old || lsn < c.floor.Load() {
 			return
 		}
 		if c.durable.CompareAndSwap(old, lsn) {

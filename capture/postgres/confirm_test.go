@@ -56,6 +56,8 @@ func TestConfirmation(t *testing.T) {
 				t.Errorf("got %d, %d after %s; want %d, %d after %s", s.received, s.durable, s.at.Sub(begin), received, durable, after)
 			}
 		}
+		c.floor.Store(90)
+		c.raise(80)
 		c.received.Store(500)
 		want(500, 0, 10*time.Second) // nothing is durable: nothing is confirmed
 		c.raise(100)

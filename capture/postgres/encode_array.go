@@ -39,6 +39,9 @@ func encodeArray(dst, text []byte, c *column) ([]byte, error) {
 	if n != 0 {
 		return dst, errNotOfType
 	}
+	if cap(c.scratch) > maxScratch {
+		c.scratch = nil
+	}
 	return schemas.AppendArrayEnd(dst), nil
 }
 

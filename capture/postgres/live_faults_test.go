@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/deploy/testenv"
@@ -36,6 +37,31 @@ func TestLiveResume(t *testing.T) {
 	if n := len(l.changes()); n != 3 {
 		t.Errorf("%d changes", n)
 	}
+}
+
+// Nothing of a source runs on after Close.
+func TestLiveLeavesNothing(t *testing.T) {
+	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE t (id int PRIMARY KEY)")
+	before := goleak.IgnoreCurrent()
+	for i := range 3 {
+		l.start()
+		l.exec(fmt.Sprintf("INSERT INTO t VALUES (%d)", i))
+		l.until("c public.t", fmt.Sprintf(`{"id":%d}`, i))
+		l.stop()
+	}
+	goleak.VerifyNone(t, before)
+}
+
+// A row of many megabytes comes through, and its memory is given back.
+func TestLiveLargeRow(t *testing.T) {
+	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE t (id int PRIMARY KEY, v text, b bytea)")
+	l.start()
+	l.exec("INSERT INTO t VALUES (1, repeat('x', 20000000), decode(repeat('ab', 5000000), 'hex'))", "INSERT INTO t VALUES (2, '', '')")
+	line := l.until("c public.t", `"id":1`)
+	if len(line) < 30_000_000 {
+		t.Errorf("the row is of %d bytes", len(line))
+	}
+	l.until("c public.t", `"id":2`)
 }
 
 // A fast shutdown waits until the receiver has confirmed everything that was sent.

@@ -58,20 +58,17 @@ func (f *frames) fill() (n int, err error) {
 }
 
 // makeRoom moves what is left of a message to the start of the buffer, and sees that the
-// buffer can hold that message, but is no larger than that for long.
+// buffer can hold that message, but is not much larger for long.
 func (f *frames) makeRoom() {
 	rest := f.end - f.at
-	size := readBuffer
+	need := readBuffer
 	if rest >= frameHead {
-		n := 1 + int(binary.BigEndian.Uint32(f.buf[f.at+1:]))
-		if size = len(f.buf); n > size {
-			size = max(n, min(2*size, maxMessage))
-		}
+		need = max(need, 1+int(binary.BigEndian.Uint32(f.buf[f.at+1:])))
 	}
 	switch {
-	case size != len(f.buf):
+	case len(f.buf) < need || len(f.buf) > 2*need:
 		old := f.buf
-		f.buf = make([]byte, size)
+		f.buf = make([]byte, max(need, rest))
 		f.end = copy(f.buf, old[f.at:f.end])
 		f.at = 0
 	case rest == 0:

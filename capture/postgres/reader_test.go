@@ -89,6 +89,28 @@ func TestFramesGrowAndShrink(t *testing.T) {
 	}
 }
 
+// Also while there is always part of a message left.
+func TestFramesShrinkInABacklog(t *testing.T) {
+	stream := append(frame('d', make([]byte, 5<<20)), bytes.Repeat(frame('d', make([]byte, 1000)), 5000)...)
+	f := newFrames(iotest.HalfReader(bytes.NewReader(stream)))
+	most := 0
+	for n := 0; n < 4000; {
+		_, content, ok, err := f.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			n++
+			most = max(most, len(content))
+		} else if _, err := f.fill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if most != 5<<20 || len(f.buf) > 2*readBuffer {
+		t.Errorf("the largest message was of %d bytes, the buffer is of %d", most, len(f.buf))
+	}
+}
+
 func TestFramesRefuseImpossibleLengths(t *testing.T) {
 	for _, head := range [][]byte{{'d', 0, 0, 0, 3}, {'d', 0xff, 0xff, 0xff, 0xff}, {'d', 0x7f, 0xff, 0xff, 0xff}} {
 		f := newFrames(bytes.NewReader(head))

@@ -24,6 +24,20 @@ type rowWriter struct {
 	keyChanged    bool
 }
 
+// maxScratch is how much a buffer keeps between rows; only rows that are larger than this
+// allocate.
+const maxScratch = 1 << 20
+
+// shrink gives up what a large row has left behind.
+func (w *rowWriter) shrink() {
+	for _, b := range []*[]byte{&w.key, &w.oldKey, &w.value, &w.second} {
+		if cap(*b) > maxScratch {
+			*b = nil
+		}
+	}
+	w.change = capture.Change{}
+}
+
 // row writes the records of an Insert, Update or Delete that stands at lsn.
 func (s *stream) row(ctx context.Context, lsn uint64, m []byte) error {
 	rel, err := s.relationOf(m)

@@ -29,7 +29,7 @@ func (s *Source) Inspect(ctx context.Context) (capture.LogInfo, error) {
 	if err != nil {
 		return capture.LogInfo{}, err
 	}
-	info, err := s.identify(ctx, conn)
+	info, err := s.identify(ctx, conn, sql)
 	timeout := conn.senderTimeout
 	if err = errors.Join(err, conn.terminate()); err != nil {
 		return capture.LogInfo{}, err
@@ -129,6 +129,8 @@ func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState)
 		return misconfigured(another, "slot %q is of output plugin %s, not %s", s.cfg.Slot, state.plugin, plugin)
 	case state.database != sql.Config().Database:
 		return misconfigured(another, "slot %q is of database %q, not %q", s.cfg.Slot, state.database, sql.Config().Database)
+	case state.walStatus == "unreserved":
+		s.log.Warn("the server is about to remove log that the slot needs", "slot", s.cfg.Slot, "hint", "raise max_slot_wal_keep_size")
 	case state.walStatus == "lost":
 		return unfit("the server removed log that the slot needed (max_slot_wal_keep_size, or a conflict on a standby): changes are lost to this slot. Drop it; the way on is a new epoch",
 			"slot %q was invalidated by the server", s.cfg.Slot)

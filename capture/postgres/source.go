@@ -54,7 +54,7 @@ func New(cfg Config) (*Source, error) {
 }
 
 // Confirm says that everything up to p is durable. It never blocks, and may be called from
-// any goroutine until Close.
+// any goroutine until Close. A position before the one that Run began with is ignored.
 func (s *Source) Confirm(p capture.Position) { s.confirm.raise(p.Offset) }
 
 // Close tells the server for the last time what is durable, and gives up all connections.
@@ -76,6 +76,7 @@ func (s *Source) Close() error {
 // Run reads the log after from until ctx ends, see capture.Source. It leaves the
 // connection open, so that what becomes durable after it can still be told by Close.
 func (s *Source) Run(ctx context.Context, from capture.Position, out capture.Emitter) error {
+	s.confirm.floor.Store(from.Offset)
 	conn, err := s.replicate(ctx, from)
 	if err != nil {
 		return err
@@ -165,6 +166,7 @@ func (s *stream) run(ctx context.Context) error {
 		if err := s.drain(ctx); err != nil {
 			return err
 		}
+		s.shrink()
 		n, err := s.frames.fill()
 		switch {
 		case err == nil:

@@ -19,7 +19,7 @@ type appender struct {
 }
 
 func newAppender(tables ...*testTable) *appender {
-	a := &appender{batch: make([]byte, 0, 1<<20), routes: map[string]*capture.Route{}, tables: map[string]*schemas.Table{}}
+	a := &appender{batch: make([]byte, 0, 8<<10), routes: map[string]*capture.Route{}, tables: map[string]*schemas.Table{}}
 	for _, t := range tables {
 		a.tables[t.table.Name] = &t.table
 	}
