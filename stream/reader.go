@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,19 +74,20 @@ func (c *Client) WaitStable(ctx context.Context, topic string, partition int32) 
 	limited, cancel := context.WithTimeout(ctx, stableLimit)
 	defer cancel()
 	pause := 10 * time.Millisecond
-	for {
+	for seen := (Offsets{}); ; {
 		o, err := c.Offsets(limited, topic, partition)
-		if err == nil && o.LastStable >= o.End {
+		switch {
+		case err == nil && o.LastStable >= o.End:
 			return o, nil
+		case err == nil && sleep(limited, pause):
+			seen, pause = o, min(pause*2, 500*time.Millisecond)
+		case errors.Is(ctx.Err(), context.Canceled) || limited.Err() == nil || err != nil && seen == (Offsets{}):
+			return seen, fmt.Errorf("wait for open transactions in topic %s partition %d: %w", topic, partition, cmp.Or(err, context.Cause(ctx)))
+		case err == nil:
+			return o, hanging(topic, partition, o)
+		default:
+			return seen, hanging(topic, partition, seen)
 		}
-		if err == nil && sleep(limited, pause) {
-			pause = min(pause*2, 500*time.Millisecond)
-			continue
-		}
-		if limited.Err() == nil || errors.Is(ctx.Err(), context.Canceled) {
-			return o, fmt.Errorf("wait for open transactions: %w", errors.Join(err, context.Cause(ctx)))
-		}
-		return o, hanging(topic, partition, o)
 	}
 }
 

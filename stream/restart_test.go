@@ -105,7 +105,7 @@ func TestKafkaIsStoppedAndKilled(t *testing.T) {
 	t.Run("hanging", func(t *testing.T) { hangAndSettle(t, k.Addr()) })
 	client := newClientOf(t, stream.Config{Brokers: []string{k.Addr()}, Timeout: 20 * time.Second})
 	c := &counter{client: client, topic: newTopic(t, client, 2, nil), id: testenv.Unique("counter")}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	progress := func(more int) {
 		t.Helper()

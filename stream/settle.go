@@ -49,9 +49,10 @@ func (p *Producer) hanging(ctx context.Context, parts []Partition) ([]Partition,
 	for _, part := range parts {
 		_, err := p.client.WaitStable(limited, part.Topic, part.Number)
 		switch {
-		case errors.Is(err, ErrHanging) && ctx.Err() == nil:
+		case err == nil:
+		case limited.Err() != nil && ctx.Err() == nil: // it hangs, or there was no time left to look
 			open = append(open, part)
-		case err != nil:
+		default:
 			return nil, err
 		}
 	}
