@@ -77,7 +77,7 @@ func TestFeed(t *testing.T) {
 		orders, items := w.table("orders", 2, nil), w.table("items", 1, nil)
 		want := make(map[stream.Partition][]string)
 		n := 0
-		for i := range int64(50) {
+		for i := range int64(15) {
 			c := []change{{t: orders, op: 'c', id: i, name: "a"}, {t: items, op: 'u', id: i, name: "b", note: toasted}, {t: orders, op: 'd', id: i, name: "c", note: "-"}}
 			w.tx(c...)
 			for j, s := range []string{"c orders %d a", "u items %d b unchanged", "d orders %d c null"} {

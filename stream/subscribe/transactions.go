@@ -115,6 +115,9 @@ type lane struct {
 	next  int   // in the batch
 	place stream.Place
 	end   int64 // the partition's end at the start
+	// midway: reading began after records that it knows nothing of, and has
+	// found none yet.
+	midway bool
 }
 
 func (l *lane) head() *Change {
@@ -127,6 +130,7 @@ func (l *lane) head() *Change {
 func (l *lane) put(b *Batch) {
 	l.hold, l.next = &hold{batch: b}, 0
 	l.hold.users.Store(1)
+	l.midway = false
 }
 
 func (l *lane) advance() {
@@ -148,8 +152,7 @@ type regrouper struct {
 	all   []*lane // in the configuration's order
 	by    map[*partition]*lane
 
-	last    stream.Place // of the last END; zero: there was none
-	endRead int64        // the END partition's end at the start
+	last stream.Place // of the last END; zero: there was none
 }
 
 func newRegrouper(ctx context.Context, cfg TransactionsConfig) (*regrouper, error) {
@@ -160,29 +163,26 @@ func newRegrouper(ctx context.Context, cfg TransactionsConfig) (*regrouper, erro
 	r := &regrouper{cfg: cfg, lanes: make(map[stream.Partition]*lane), by: make(map[*partition]*lane), last: cfg.End.From.Place}
 	// The END records' end is asked for before those of the changes, so that
 	// whatever an END before it speaks of lies before the ends of the changes.
-	o, err := cfg.Client.Offsets(ctx, cfg.End.Topic, cfg.End.Number)
-	if err != nil {
-		return nil, err
-	}
-	r.endRead = o.LastStable
-	ends := make([]int64, len(cfg.Partitions))
-	for i, p := range cfg.Partitions {
-		if o, err = cfg.Client.Offsets(ctx, p.Topic, p.Number); err != nil {
+	all := append([]FeedPartition{cfg.End}, cfg.Partitions...)
+	offsets := make([]stream.Offsets, len(all))
+	for i, p := range all {
+		var err error
+		if offsets[i], err = cfg.Client.Offsets(ctx, p.Topic, p.Number); err != nil {
 			return nil, err
 		}
-		ends[i] = o.End
 	}
-	if r.feed, err = NewFeed(ctx, cfg.Config, append([]FeedPartition{cfg.End}, cfg.Partitions...)); err != nil {
+	var err error
+	if r.feed, err = NewFeed(ctx, cfg.Config, all); err != nil {
 		return nil, err
 	}
 	for i, p := range r.feed.parts {
-		l := &lane{part: p, place: p.from.From.Place}
+		from := p.from.From
+		l := &lane{part: p, place: from.Place, end: offsets[i].End, midway: !from.Known() && max(from.Offset, offsets[i].Start) > 0}
 		r.by[p] = l
 		if i == 0 {
 			r.end = l
 			continue
 		}
-		l.end = ends[i-1]
 		r.lanes[p.id] = l
 		r.all = append(r.all, l)
 	}
@@ -278,7 +278,7 @@ func (r *regrouper) outside(l *lane, end *Change) bool {
 	case r.last != (stream.Place{}):
 		return compareOrder(c.Mark.Place, r.last) <= 0
 	}
-	return c.Offset < l.end && r.feed.drained(r.end.part, r.endRead)
+	return c.Offset < l.end && r.feed.drained(r.end.part, r.end.end)
 }
 
 // compareOrder compares the commits that records belong to.
@@ -405,8 +405,8 @@ func (r *regrouper) approach(ctx context.Context, p *target, end *Change, emit f
 
 // await waits until the lane has a change that lies within the target, and
 // returns false, or until it is clear that there is none any more: it was taken
-// already, a later one is next, or the END is older than the start, and
-// everything that was there then was read (retention has removed the rest).
+// already, a later one is next, or retention has removed it: reading began in
+// the middle of the partition, there was nothing left, and the END is older.
 func (r *regrouper) await(ctx context.Context, p *target, end *Change) (reached bool, err error) {
 	for {
 		if c := p.lane.head(); c != nil {
@@ -422,7 +422,7 @@ func (r *regrouper) await(ctx context.Context, p *target, end *Change) (reached 
 		case b != nil:
 			p.lane.put(b)
 			continue
-		case end.Offset < r.endRead && r.feed.drained(p.lane.part, p.lane.end):
+		case p.lane.midway && end.Offset < r.end.end && r.feed.drained(p.lane.part, p.lane.end):
 			return true, nil
 		}
 		if err := r.wait(ctx); err != nil {
