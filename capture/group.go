@@ -59,7 +59,7 @@ func (g *group) reopen() {
 	for _, o := range g.out {
 		o.part.out = o
 	}
-	g.cut = nil
+	g.cut, g.exact = nil, false
 }
 
 // reset empties the group for reuse. It keeps no more batches than keepBytes allows.

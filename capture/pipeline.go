@@ -251,16 +251,27 @@ func (p *pipeline) cutGroup() *group {
 	return p.group
 }
 
-// push hands the group being filled to the sender and takes an empty one.
+// push hands the group being filled to the sender and takes an empty one. A group that the
+// sender did not take before ctx ended is as it was, without a cut: finish makes another.
 func (p *pipeline) push(ctx context.Context, g *group) error {
 	g.close()
 	select {
 	case p.send.queue <- g:
 		p.group = nil
 	case <-ctx.Done():
+		p.reopen(g)
 		return context.Cause(ctx)
 	}
 	return p.take(ctx)
+}
+
+// reopen goes on filling a group that was closed and not sent.
+func (p *pipeline) reopen(g *group) {
+	if g.cut != nil {
+		p.prog.undo(g.cut)
+	}
+	g.reopen()
+	p.group = g
 }
 
 func (p *pipeline) take(ctx context.Context) error {
@@ -331,9 +342,7 @@ func (p *pipeline) Resume() {
 	if p.parked {
 		select {
 		case g := <-p.send.queue:
-			p.prog.undo(g.cut)
-			g.reopen()
-			p.group = g
+			p.reopen(g)
 			return
 		default:
 		}
