@@ -113,7 +113,7 @@ func (s *sender) sendRecords(ctx context.Context, records []stateRecord) error {
 // commit writes the state batch and ends the Kafka transaction. Its outcome may stay
 // unknown: then it is an error, and the next start finds out.
 func (s *sender) commit(ctx context.Context) error {
-	if err := s.batch.Seal(stream.None, s.prod.Transactional()); err != nil {
+	if err := s.batch.Seal(s.cfg.Codec, s.prod.Transactional()); err != nil {
 		return fmt.Errorf("seal the state: %w", err)
 	}
 	if err := s.prod.Produce(ctx, []*stream.Outgoing{{Topic: s.topic, Batch: s.batch}}); err != nil {

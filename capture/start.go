@@ -56,8 +56,10 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 func makeStateTopic(ctx context.Context, cfg *Config) error {
 	_, err := cfg.Client.EnsureTopic(ctx, stream.TopicSpec{
 		Name: cfg.StateTopic(), Partitions: 1, Replication: cfg.Topics.Replication, Create: cfg.Topics.Create,
-		// small segments, so that compaction comes soon: every start reads the whole topic
-		Config: map[string]string{"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"},
+		// small segments, so that compaction comes soon: every start reads the whole topic;
+		// and large batches, since what a transaction did to all its partitions is one
+		Config: map[string]string{"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1",
+			"max.message.bytes": "8388608"},
 	})
 	if err != nil {
 		return fmt.Errorf("make the state topic: %w", err)
