@@ -32,7 +32,8 @@ type LogInfo struct {
 	Ready    bool     // everything the log needs (publication, slot) exists
 	Lowest   Position // PostgreSQL: the slot's confirmed_flush_lsn; a start before it is not possible
 	Highest  Position // what the log holds by now; a start after it means that the log was rewound
-	Timeline uint32   // PostgreSQL: the server's timeline
+	Timeline uint32   // PostgreSQL: the server's timeline; 0: the log has none
+	Forks    []Fork   // where it left earlier ones
 }
 
 // Source reads one database's log. Its methods are called in the order Inspect, then

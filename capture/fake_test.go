@@ -28,6 +28,8 @@ type fakeLog struct {
 	ready     bool
 	txs       []fakeTx
 	confirmed Position
+	timeline  uint32
+	forks     []Fork
 	failAt    func() bool // asked before each event: end the run with errFake
 }
 
@@ -104,7 +106,7 @@ func (s *fakeSource) Inspect(context.Context) (LogInfo, error) {
 	end := s.log.end()
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	return LogInfo{Identity: s.log.identity, Ready: s.log.ready, Lowest: s.log.confirmed, Highest: end}, nil
+	return LogInfo{Identity: s.log.identity, Ready: s.log.ready, Lowest: s.log.confirmed, Highest: end, Timeline: s.log.timeline, Forks: s.log.forks}, nil
 }
 
 func (s *fakeSource) Prepare(context.Context) (Position, error) {

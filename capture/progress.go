@@ -37,6 +37,7 @@ type partition struct {
 type progress struct {
 	epoch    uint64
 	identity string
+	timeline uint32
 	g        uint64 // of the last cut
 	slot     int    // position record that the last cut wrote, or the run started from
 
@@ -178,7 +179,7 @@ func (p *progress) cut() *cut {
 	p.g++
 	p.slot = 1 - p.slot
 	c := &cut{slot: p.slot, position: positionState{
-		G: p.g, Epoch: p.epoch, Identity: p.identity, Position: p.base, Order: p.baseOrder, Snapshot: snapshotNone,
+		G: p.g, Epoch: p.epoch, Identity: p.identity, Timeline: p.timeline, Position: p.base, Order: p.baseOrder, Snapshot: snapshotNone,
 	}}
 	c.parts = make([]cutPart, len(p.dirty))
 	for i, part := range p.dirty {

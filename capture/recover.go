@@ -105,6 +105,7 @@ func newProgress(s *state, st start, tails map[PartitionID]tail) *progress {
 	p := &progress{
 		epoch:     st.from.Epoch,
 		identity:  st.from.Identity,
+		timeline:  st.from.Timeline,
 		g:         st.maxG,
 		slot:      st.slot,
 		base:      st.from.Position,

@@ -103,7 +103,7 @@ func checkLog(s *state, info LogInfo) error {
 		return stopf("changes since then may be gone from the log: compare the target with the source, then start over with a new capture name and topic prefix",
 			"the slot or publication that this capture had read to %d is gone", was.Position.Offset)
 	}
-	return nil
+	return checkTimeline(s, nil, &info)
 }
 
 // firstStart begins a capture that has never run: it refuses topics that hold records of
@@ -120,7 +120,7 @@ func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *s
 		}
 		cfg.Log.Info("slot and publication are ready", "position", from.Offset)
 	}
-	st := start{slot: 0, maxG: 1, from: positionState{G: 1, Epoch: 1, Identity: info.Identity, Position: from, Snapshot: snapshotNone}}
+	st := start{slot: 0, maxG: 1, from: positionState{G: 1, Epoch: 1, Identity: info.Identity, Timeline: info.Timeline, Position: from, Snapshot: snapshotNone}}
 	p := newPipeline(cfg, s, st, nil, prod, src)
 	if err := p.send.sendRecords(ctx, []stateRecord{{key: positionKey(0), value: mustJSON(st.from)}}); err != nil {
 		return nil, fmt.Errorf("write the first position: %w", err)
@@ -188,6 +188,10 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 	if err := checkReach(st.from, info); err != nil {
 		return nil, err
 	}
+	if err := checkTimeline(s, tails, &info); err != nil {
+		return nil, err
+	}
+	st.from.Timeline = info.Timeline
 	p := newPipeline(cfg, s, st, tails, prod, src)
 	if mutant("no-drop") {
 		for _, part := range p.prog.parts {
@@ -202,6 +206,11 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 	}
 	cfg.Log.Info("recovered", "position", st.from.Position.Offset, "g", st.from.G, "newest_g", st.maxG,
 		"partitions", len(p.prog.parts), "tails_ahead", len(p.prog.ahead), "rolled_back", st.stale)
+	if records := newTimeline(s, info.Timeline); records != nil {
+		if err := p.send.sendRecords(ctx, records); err != nil {
+			return nil, fmt.Errorf("write the new timeline: %w", err)
+		}
+	}
 	return p, p.routeEnd(ctx)
 }
 

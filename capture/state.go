@@ -33,6 +33,7 @@ type positionState struct {
 	G        uint64   `json:"g"` // rises by one with each cut
 	Epoch    uint64   `json:"epoch"`
 	Identity string   `json:"identity"`
+	Timeline uint32   `json:"timeline,omitempty"` // of the log when it was written; 0: not known
 	Position Position `json:"position"`
 	Order    order    `json:"order"` // the last commit with records of ours at or before Position
 	Snapshot string   `json:"snapshot"`
