@@ -285,27 +285,50 @@ func readTail(ctx context.Context, cfg *Config, id PartitionID, rec partitionSta
 		return tail{}, fmt.Errorf("wait for %s: %w", id, err)
 	}
 	t, err := lastRecord(ctx, cfg, id, max(rec.Offset, at.Start))
-	if err != nil || t.known {
+	switch {
+	case err != nil || t.known && (cfg.Transactional || at.Start <= rec.Offset || t.n >= rec.N):
 		return t, err
-	}
-	if at.Start > rec.Offset {
+	case t.known: // the embedded broker's compaction wrote older ones again, and let go of the last
+		return tail{n: rec.N, place: rec.Place, offset: rec.Offset}, nil
+	case at.Start > rec.Offset:
 		return expired(cfg, rec, at), nil
 	}
-	// What the state tells of is not there: the commit was torn, or the broker has lost
-	// its end. What stands before it counts, or what the state says that stood there.
-	if t, err = lastRecord(ctx, cfg, id, at.Start); err != nil {
-		return tail{}, err
+	return rolledBack(ctx, cfg, id, rec, at)
+}
+
+// rolledBack is the tail of a partition that holds nothing committed from the record on
+// that the state tells of. Compaction may have taken it, a delete with its tombstone; then
+// it counts as if it were there. But if it stands there aborted the commit was torn, and if
+// the partition ends before it the broker has lost the end: what stands before it counts,
+// or what the state says that stood there.
+func rolledBack(ctx context.Context, cfg *Config, id PartitionID, rec partitionState, at stream.Offsets) (tail, error) {
+	if rec.Offset < at.End {
+		if there, err := holds(ctx, cfg, id, rec.Offset); err != nil || !there {
+			return expired(cfg, rec, at), err
+		}
 	}
+	t, err := lastRecord(ctx, cfg, id, at.Start)
 	switch {
-	case t.known && t.n >= rec.Before, t.known && rec.Offset >= at.End:
-		return t, nil
-	case t.known: // records in between are missing too: compaction took them
-		return tail{n: rec.N, place: rec.Place, offset: rec.Offset}, nil
+	case err != nil || t.known && (t.n >= rec.Before || rec.Offset >= at.End):
+		return t, err
 	case at.End == 0:
 		return tail{}, stopf("what it held is gone: start over with a new capture name and topic prefix",
 			"partition %s is empty, but a record was acknowledged at offset %d: the topic was made anew", id, rec.Offset)
 	}
 	return tail{n: rec.Before, place: rec.BeforePlace, offset: at.End - 1}, nil
+}
+
+// holds says whether a record stands at an offset, committed or not.
+func holds(ctx context.Context, cfg *Config, id PartitionID, offset int64) (there bool, err error) {
+	r := cfg.Client.NewReader(id.Topic, id.Number, offset, stream.FetchOptions{ReadUncommitted: true})
+	err = r.Read(ctx, func(rec *stream.Record) error {
+		there = there || rec.Offset == offset
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("read %s at offset %d: %w", id, offset, err)
+	}
+	return there, nil
 }
 
 // lastRecord returns the last committed record at or after offset from as a tail; known is
@@ -325,8 +348,8 @@ func lastRecord(ctx context.Context, cfg *Config, id PartitionID, from int64) (t
 	return tail{n: t.Mark.N, place: t.Mark.Place, known: true, key: body(t.Key), value: t.Value, flags: t.Mark.Flags, offset: t.Offset}, nil
 }
 
-// expired is the tail of a partition whose records are gone by retention: the one that the
-// state remembers. Without transactions every offset is a record, so that those after it
+// expired is the tail of a partition whose records are gone by retention or compaction: the
+// one that the state remembers. Without transactions every offset is a record, so that those after it
 // that no state tells of can be counted. With transactions they cannot be told from
 // aborted ones; there none can be, unless the broker tore a commit.
 func expired(cfg *Config, rec partitionState, at stream.Offsets) tail {
