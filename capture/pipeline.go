@@ -364,17 +364,17 @@ func (p *pipeline) Table(ctx context.Context, v *TableVersion) (*Route, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, p.cfg.TransactionTimeout/4, errTableWait)
 		defer cancel()
 	}
+	name := schemas.TopicName(p.cfg.Naming.Prefix, v.Namespace, v.Name)
+	topic, known := p.routes.topics[name]
+	if known && !p.routes.of(topic, v) {
+		return nil, stopf("leave one of them out, or capture them under different topic prefixes",
+			"tables %s and %q.%q would share the topic %s", topic.collection, v.Namespace, v.Name, name)
+	}
 	t, fresh, err := p.routes.version(ctx, v, place, p.prog.horizon)
 	if err != nil {
 		return nil, err
 	}
 	var records []stateRecord
-	name := schemas.TopicName(p.cfg.Naming.Prefix, v.Namespace, v.Name)
-	topic, known := p.routes.topics[name]
-	if known && topic.collection != v.Namespace+"."+v.Name {
-		return nil, stopf("leave one of them out, or capture them under different topic prefixes",
-			"tables %s and %s.%s would share the topic %s", topic.collection, v.Namespace, v.Name, name)
-	}
 	if !known {
 		topic, records, err = p.newTopic(ctx, name, topicState{From: place, Partitions: p.cfg.Topics.Partitions, Collection: v.Namespace + "." + v.Name})
 		if err != nil {

@@ -136,6 +136,13 @@ func (r *routes) last(namespace, name string) *schemas.Table {
 	return newest.Table
 }
 
+// of says whether a topic is that of v's table. The schema a with a table b.c reads like the
+// schema a.b with a table c.
+func (r *routes) of(t *topicRoute, v *TableVersion) bool {
+	was := r.last(v.Namespace, v.Name)
+	return t.collection == v.Namespace+"."+v.Name && (was == nil || was.Namespace == v.Namespace)
+}
+
 func sameTable(a, b *schemas.Table) bool {
 	x, errX := json.Marshal(a)
 	y, errY := json.Marshal(b)

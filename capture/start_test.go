@@ -228,3 +228,33 @@ func TestTableVersions(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Two tables whose names with their schemas read alike are two tables.
+func TestTablesOfOneCollectionName(t *testing.T) {
+	c := newCluster(t)
+	p, _ := idlePipeline(t)
+	p.cfg.Client, p.cfg.Registry = c.client, c.registry
+	if err := p.Begin(&Tx{Pos: 100, ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	take := func(namespace, name string) error {
+		v := &TableVersion{Namespace: namespace, Name: name, Hash: namespace, Describe: func(context.Context) (*schemas.Table, error) {
+			table := fakeTable(name)
+			table.Namespace = namespace
+			return table, nil
+		}}
+		_, err := p.Table(t.Context(), v)
+		if err == nil {
+			g := <-p.send.queue
+			g.reset()
+			p.send.empty <- g
+		}
+		return err
+	}
+	if err := take("a", "b.c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := take("a.b", "c"); !IsFatal(err) || HintOf(err) == "" {
+		t.Fatalf("got %v", err)
+	}
+}
