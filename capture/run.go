@@ -100,6 +100,7 @@ func (p *pipeline) run(ctx context.Context, src Source) error {
 		err := p.send.run(sendCtx)
 		if err != nil {
 			stopReading(err)
+			stopSending(err) // nobody takes what finish hands over
 		}
 		sent <- err
 	}()

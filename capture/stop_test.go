@@ -2,8 +2,11 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"github.com/tailrace/tailrace/stream"
 )
 
 // idlePipeline is a pipeline whose sender does not run. It has the topics p.public.t0 and
@@ -66,5 +69,49 @@ func TestStopWhileAGroupWaitsForTheSender(t *testing.T) {
 	}
 	if g.cut.slot != 1 || g.cut.position.G != 2 || g.cut.position.Position.Offset != 200 {
 		t.Errorf("cut %d in slot %d says %v", g.cut.position.G, g.cut.slot, g.cut.position.Position)
+	}
+}
+
+// lastWords is a source that writes two more transactions after it was told to stop.
+type lastWords struct {
+	Source
+	write func()
+}
+
+func (s *lastWords) Run(ctx context.Context, _ Position, _ Emitter) error {
+	<-ctx.Done()
+	s.write()
+	return ctx.Err()
+}
+
+// A sender that fails while the run stops is not waited for.
+func TestStopWithASenderThatFails(t *testing.T) {
+	c := newCluster(t)
+	p, r := idlePipeline(t)
+	var err error
+	if p.send.prod, err = c.client.NewProducer(t.Context(), stream.ProducerConfig{TransactionalID: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.client.NewProducer(t.Context(), stream.ProducerConfig{TransactionalID: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	for name := range p.routes.topics {
+		if _, err := c.client.EnsureTopic(t.Context(), stream.TopicSpec{Name: name, Partitions: 1, Create: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	begun := time.Now()
+	err = p.run(ctx, &lastWords{write: func() {
+		p.writeOne(t, r, 100)      // the sender takes it and fails
+		p.send.queue <- new(group) // it is not taken any more
+		p.writeOne(t, r, 200)
+	}})
+	if !errors.Is(err, stream.ErrFenced) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begun); took > stopGrace/2 {
+		t.Errorf("it took %v", took)
 	}
 }
