@@ -36,12 +36,14 @@ func newSender(cfg *Config, prod *stream.Producer, from Position, confirm func(P
 // waits in the channel, where it is looked at next.
 func (s *sender) free() bool { return len(s.queue) == 0 && !s.busy.Load() }
 
-// run sends what comes through the queue until it is closed, ctx ends or sending fails.
+// run sends what comes through the queue until it is closed, ctx ends or sending fails. When
+// the queue is closed, a Kafka transaction that was not ended is aborted.
 func (s *sender) run(ctx context.Context) error {
 	for {
 		select {
 		case g, ok := <-s.queue:
 			if !ok {
+				s.abort(ctx)
 				return nil
 			}
 			s.busy.Store(true)
@@ -54,6 +56,14 @@ func (s *sender) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// abort ends a Kafka transaction that holds the first part of a source transaction, so that
+// nobody waits for its timeout. If that fails the timeout does it: nothing is lost.
+func (s *sender) abort(ctx context.Context) {
+	if err := s.prod.End(ctx, false); err != nil {
+		s.cfg.Log.Warn("the broker's timeout will abort the open transaction", "error", err)
 	}
 }
 

@@ -38,3 +38,36 @@ func TestStateOfManyPartitions(t *testing.T) {
 		}
 	})
 }
+
+// A stop in the middle of a large transaction leaves no Kafka transaction open: readers of
+// the topics would wait for its timeout.
+func TestStopAbortsWhatIsOpen(t *testing.T) {
+	c := newCluster(t)
+	p, r := idlePipeline(t)
+	for name := range p.routes.topics {
+		if _, err := c.client.EnsureTopic(t.Context(), stream.TopicSpec{Name: name, Partitions: 1, Create: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if p.send.prod, err = c.client.NewProducer(t.Context(), stream.ProducerConfig{TransactionalID: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Begin(&Tx{Pos: 100, ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	large := Change{Route: r, Op: 'c', Key: make([]byte, frameSize+1), Value: make([]byte, flushBytes/8)}
+	for p.unended == 0 {
+		if err := p.Change(t.Context(), &large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.finish(t.Context())
+	if err := p.send.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	at, err := c.client.Offsets(t.Context(), r.Topic, 0)
+	if err != nil || at.End == 0 || at.LastStable < at.End {
+		t.Errorf("stable up to %d of %d: %v", at.LastStable, at.End, err)
+	}
+}
