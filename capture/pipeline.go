@@ -382,8 +382,7 @@ func (p *pipeline) Table(ctx context.Context, v *TableVersion) (*Route, error) {
 		}
 	}
 	if fresh {
-		base := stream.Place{Epoch: p.prog.epoch, File: p.prog.baseOrder.File, Pos: p.prog.baseOrder.Pos}
-		records = append(records, p.routes.store(v, t, base))
+		records = append(records, p.routes.store(v, t))
 		p.cfg.Monitor.schemaChange()
 		p.log.Info("table version", "table", v.Namespace+"."+v.Name, "columns", len(t.Table.Columns), "topic", name, "value_schema", t.ValueID)
 	}

@@ -41,11 +41,12 @@ type routes struct {
 	topics map[string]*topicRoute
 	tables map[string][]tableState
 	saved  routingState
+	start  stream.Place // before which no replay begins
 }
 
 func newRoutes(cfg *Config, s *state, p *progress) *routes {
 	r := &routes{cfg: cfg, log: cfg.Log, topics: make(map[string]*topicRoute), tables: s.tables,
-		saved: s.routing}
+		saved: s.routing, start: stream.Place{Epoch: p.epoch, File: p.baseOrder.File, Pos: p.baseOrder.Pos}}
 	for name, t := range s.routing.Topics {
 		r.topics[name] = r.route(name, t, p)
 	}
@@ -176,11 +177,12 @@ func (r *routes) registerSchema(ctx context.Context, subject, schema string) (id
 }
 
 // store adds a version to a table's record and returns the record. Versions that no replay
-// can ask for any more are left out: those superseded before the position base.
-func (r *routes) store(v *TableVersion, t tableState, base stream.Place) stateRecord {
+// can ask for any more are left out: those superseded before the run's start. What was read
+// since then may not be durable yet.
+func (r *routes) store(v *TableVersion, t tableState) stateRecord {
 	key := tableKey(v.Namespace, v.Name, v.Hash)
 	versions := r.tables[key]
-	for len(versions) > 1 && versions[1].From.Compare(base) <= 0 {
+	for len(versions) > 1 && versions[1].From.Compare(r.start) <= 0 {
 		versions = versions[1:]
 	}
 	versions = append(slices.Clone(versions), t)

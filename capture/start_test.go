@@ -200,7 +200,7 @@ func TestTableVersions(t *testing.T) {
 			t.Fatalf("fresh %v, described %d times: %v", fresh, described, err)
 		}
 		if fresh {
-			r.store(v, got, at(0))
+			r.store(v, got)
 		}
 		return got
 	}
@@ -256,5 +256,33 @@ func TestTablesOfOneCollectionName(t *testing.T) {
 	}
 	if err := take("a.b", "c"); !IsFatal(err) || HintOf(err) == "" {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// A version is kept as long as a start may go back to where it held: what was read since is
+// not durable yet.
+func TestStoreKeepsWhatAReplayAsksFor(t *testing.T) {
+	c := newCluster(t)
+	p, r := idlePipeline(t)
+	p.cfg.Client, p.cfg.Registry = c.client, c.registry
+	old := func(pos uint64) tableState {
+		return tableState{From: stream.Place{Epoch: 1, Pos: pos, Row: 1}, Table: fakeTable("t0"), ValueID: int32(pos)}
+	}
+	key := tableKey("public", "t0", "h")
+	p.routes.tables[key] = []tableState{old(50), old(100)}
+	p.send.queue <- new(group) // the sender is busy
+	p.writeOne(t, r, 200)
+	if err := p.Begin(&Tx{Pos: 300, ID: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	<-p.send.queue
+	table := fakeTable("t0")
+	table.Columns = append(table.Columns, schemas.Column{Name: "w", Type: schemas.Type{Kind: schemas.String}, Nullable: true})
+	v := &TableVersion{Namespace: "public", Name: "t0", Hash: "h", Describe: func(context.Context) (*schemas.Table, error) { return table, nil }}
+	if _, err := p.Table(t.Context(), v); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := held(p.routes.tables[key], stream.Place{Epoch: 1, Pos: 60, Row: 1}); !ok || got.ValueID != 50 {
+		t.Errorf("a replay from the start finds %v, %v at 60", got.ValueID, ok)
 	}
 }
