@@ -198,6 +198,13 @@ func TestStops(t *testing.T) {
 			}
 			produce(t, c, "p.public.t0", &b)
 		}, "not tailrace's"},
+		"mark of a newer version": {func(t *testing.T, c *testCluster, _ *fakeLog, _ *Config) {
+			var b stream.Batch
+			if err := b.Append(1, []byte("k"), []byte("v"), []stream.RecordHeader{{Key: stream.MarkKey, Value: []byte{99, 0, 1, 1, 1, 1, 1}}}); err != nil {
+				t.Fatal(err)
+			}
+			produce(t, c, "p.public.t0", &b)
+		}, "version 99 is unknown"},
 		"newer state": {func(t *testing.T, c *testCluster, _ *fakeLog, cfg *Config) {
 			var b stream.Batch
 			if err := b.Append(1, []byte("unheard/of"), []byte("v"), nil); err != nil {

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 )
@@ -26,7 +25,16 @@ const markVersion = 1
 // MaxMarkSize is the most that AppendMark appends, in bytes.
 const MaxMarkSize = 2 + 5*binary.MaxVarintLen64
 
-var errMark = errors.New("header tailrace is malformed")
+var errMark error = markError{}
+
+// markError is fatal: what is written would read the same the next time.
+type markError struct{}
+
+func (markError) Error() string { return "header tailrace is malformed" }
+func (markError) Fatal() bool   { return true }
+func (markError) Hint() string {
+	return "a newer tailrace wrote it: run that version; or somebody else did: nobody else may write to the capture's topics"
+}
 
 // A Place is where a record comes from: which log (Epoch), where in it its
 // commit stands (File, a binlog file's number or 0, and Pos, a position or an
