@@ -34,8 +34,8 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := cfg.Client.WaitStable(ctx, cfg.StateTopic(), 0); err != nil {
-		return nil, fmt.Errorf("wait for the state topic: %w", err)
+	if err := settle(ctx, cfg, s, prod); err != nil {
+		return nil, err
 	}
 	if s, err = loadState(ctx, cfg); err != nil {
 		return nil, err
@@ -87,6 +87,24 @@ func own(ctx context.Context, cfg *Config) (*stream.Producer, error) {
 		return nil, fmt.Errorf("take ownership: %w", err)
 	}
 	return prod, nil
+}
+
+// settle waits until the state topic and ours hold no open transaction, and ends what a
+// broker that was killed has left hanging of a predecessor's. A topic that is gone is told
+// by readTail, which knows what was in it.
+func settle(ctx context.Context, cfg *Config, s *state, prod *stream.Producer) error {
+	err := prod.Settle(ctx, []stream.Partition{{Topic: cfg.StateTopic()}})
+	if err != nil {
+		return fmt.Errorf("wait for the state topic: %w", err)
+	}
+	var parts []stream.Partition
+	for _, id := range s.known() {
+		parts = append(parts, stream.Partition{Topic: id.Topic, Number: id.Number})
+	}
+	if err = prod.Settle(ctx, parts); err != nil && !errors.Is(err, stream.ErrNoTopic) {
+		return fmt.Errorf("wait for the capture's topics: %w", err)
+	}
+	return nil
 }
 
 // checkLog compares the log with what the state says of it.

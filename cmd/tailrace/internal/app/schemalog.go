@@ -176,7 +176,7 @@ func (l *schemaLog) newProducer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("become the writer of %s: %w", l.topic, err)
 	}
-	if _, err := l.client.WaitStable(ctx, l.topic, 0); err != nil {
+	if err := p.Settle(ctx, []stream.Partition{{Topic: l.topic}}); err != nil {
 		return fmt.Errorf("become the writer of %s: %w", l.topic, err)
 	}
 	l.producer = p
