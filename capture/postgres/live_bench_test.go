@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -106,7 +107,7 @@ func bytesPerRead(b *testing.B, r *prometheus.Registry) float64 {
 // dropSlots drops the slots of one round, once their readers are gone.
 func dropSlots(b *testing.B, server *testenv.Postgres, db string) {
 	for deadline := time.Now().Add(patience); ; {
-		err := server.Exec(b.Context(), db, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name IN ('ours', 'theirs')")
+		err := server.Exec(b.Context(), db, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name IN ('ours', 'theirs', 'latency') AND database = current_database()")
 		if err == nil {
 			return
 		}
@@ -162,4 +163,57 @@ func recvlogical(b *testing.B, server *testenv.Postgres, db string) time.Duratio
 		b.Fatalf("%v: %s", err, out)
 	}
 	return time.Since(begin)
+}
+
+// BenchmarkLiveLatency measures from before a commit to its Commit at the Emitter, one
+// after the other: an operation is one INSERT and its way.
+func BenchmarkLiveLatency(b *testing.B) {
+	server := testenv.SharedPostgres(b)
+	db := server.CreateDatabase(b)
+	conn := server.Connect(b, db)
+	if _, err := conn.Exec(b.Context(), "CREATE TABLE t (id bigint)"); err != nil {
+		b.Fatal(err)
+	}
+	cfg := Config{URL: server.AdminURL(db), Slot: "latency", Publication: "latency", Log: slog.New(slog.DiscardHandler)}
+	if _, err := conn.Exec(b.Context(), "CREATE PUBLICATION latency FOR TABLE t"); err != nil {
+		b.Fatal(err)
+	}
+	src, err := New(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	start, err := src.Prepare(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	came, ended := make(chan time.Time, 1), make(chan error, 1)
+	go func() { ended <- src.Run(ctx, start, &ticker{stopAt{appender: newAppender()}, came}) }()
+	var waits []time.Duration
+	for b.Loop() {
+		if _, err := conn.Exec(b.Context(), "INSERT INTO t VALUES (1)"); err != nil {
+			b.Fatal(err)
+		}
+		acknowledged := time.Now()
+		waits = append(waits, max(0, (<-came).Sub(acknowledged)))
+	}
+	cancel()
+	if err := errors.Join(src.Close(), <-ended); !errors.Is(err, context.Canceled) {
+		b.Error(err)
+	}
+	dropSlots(b, server, db)
+	slices.Sort(waits)
+	b.ReportMetric(float64(waits[len(waits)/2].Microseconds()), "p50-µs-after-ack")
+	b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds()), "p99-µs-after-ack")
+}
+
+// ticker tells when each commit comes.
+type ticker struct {
+	stopAt
+	came chan time.Time
+}
+
+func (t *ticker) Commit(context.Context, capture.Position) error {
+	t.came <- time.Now()
+	return nil
 }

@@ -37,7 +37,7 @@ type socket struct {
 }
 
 const (
-	lowWater       = 64 << 10
+	lowWater       = 128 << 10
 	coalesceFor    = time.Millisecond
 	coalesceBehind = 10 * time.Millisecond
 	meterWindow    = 4 * time.Millisecond
