@@ -182,6 +182,7 @@ func (r *run) take(ctx context.Context, ps []Partition) ([]subscribe.FeedPartiti
 // apply hands a batch to the target and counts it.
 func (r *run) apply(ctx context.Context, b *Batch, transactions int) error {
 	Failpoint("sink-received")
+	b.Schema = r.cfg.Source.Registry.SchemaByID
 	t := tally{transactions: transactions, began: time.Now()}
 	r.count(&t, b)
 	if err := r.sink.Apply(ctx, b); err != nil {

@@ -64,4 +64,7 @@ type Batch struct {
 	// More says that the last source transaction of b is not complete: nothing of b may be
 	// visible before the rest, which comes with the next batches, is durable too.
 	More bool
+	// Schema returns the text of a schema of the registry, by its id; what was asked for
+	// once costs nothing. Nil: nobody can tell.
+	Schema func(ctx context.Context, id int32) (string, error)
 }

@@ -193,7 +193,8 @@ func createTable(ctx context.Context, conn *pgx.Conn, t *sinks.Table, schema, na
 }
 
 // addColumns adds what the changes have and the table does not.
-func addColumns(ctx context.Context, conn *pgx.Conn, t *sinks.Table, has *target, table string) (added bool, err error) {
+func (s *Sink) addColumns(ctx context.Context, t *sinks.Table, has *target, table string) (added bool, err error) {
+	var defaults map[string]any
 	for i := range t.Columns {
 		c := &t.Columns[i]
 		if has.column(c.Name) != nil {
@@ -203,11 +204,16 @@ func addColumns(ctx context.Context, conn *pgx.Conn, t *sinks.Table, has *target
 		if err != nil {
 			return false, fmt.Errorf("add a column to %s: %w", table, err)
 		}
+		if defaults == nil {
+			if defaults, err = defaultsOf(ctx, t, s.schema); err != nil {
+				return false, err
+			}
+		}
 		ddl := fmt.Sprintf("alter table %s add column %s %s", table, quoteIdent(c.Name), typ)
-		if text, ok := defaultText(c); ok {
+		if text, ok := defaultText(c, defaults[c.Name]); ok {
 			ddl += " default" + quoteLiteral(text)
 		}
-		if _, err := conn.PgConn().Exec(ctx, ddl).ReadAll(); err != nil {
+		if _, err := s.conn.PgConn().Exec(ctx, ddl).ReadAll(); err != nil {
 			return false, fmt.Errorf("add column %s to %s: %w", quoteIdent(c.Name), table, err)
 		}
 		added = true

@@ -113,7 +113,7 @@ func (s *Sink) ensureTable(ctx context.Context, t *sinks.Table, schema, name str
 	if has.kind != "r" && has.kind != "p" {
 		return nil, unfit("give the table in the target another name, or choose another schema for the sink", "%s is not a table in the target", quoted)
 	}
-	added, err := addColumns(ctx, s.conn, t, has, quoted)
+	added, err := s.addColumns(ctx, t, has, quoted)
 	if err != nil {
 		return nil, err
 	}

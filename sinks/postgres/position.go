@@ -103,7 +103,7 @@ func evict(ctx context.Context, conn *pgx.Conn, cfg *Config, ps []sinks.Partitio
 	topics, numbers := columnsOf(ps)
 	_, err := conn.Exec(ctx, `select pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a
 		where a.application_name = $4 and a.pid <> pg_backend_pid() and a.pid in (
-			select p.backend from tailrace."position" p join unnest($2::text[], $3::int[]) v(t, n) on p.topic = t and p."partition" = n where p.sink = $1)`,
+			select p.backend from tailrace."position" p join unnest($2::text[], $3::int[]) v(t, num) on p.topic = v.t and p."partition" = v.num where p.sink = $1)`,
 		cfg.Name, topics, numbers, cfg.applicationName())
 	if err != nil {
 		return fmt.Errorf("end the predecessor's connection: %w", err)

@@ -27,6 +27,7 @@ type Sink struct {
 	rows    sinks.Rows
 	scratch []byte
 	spans   []span
+	schema  func(context.Context, int32) (string, error) // of the batch
 }
 
 var _ sinks.Sink = (*Sink)(nil)
@@ -97,6 +98,7 @@ func (s *Sink) positionError(err error) error {
 
 // Apply writes a batch and its positions in one transaction; see sinks.Sink.
 func (s *Sink) Apply(ctx context.Context, b *sinks.Batch) error {
+	s.schema = b.Schema
 	if err := s.begin(ctx, b); err != nil {
 		return err
 	}
