@@ -44,7 +44,10 @@ type GroupConfig struct {
 	// RebalanceTimeout is for how long the others wait for a member to let go of
 	// its partitions; default 30 s.
 	RebalanceTimeout time.Duration
-	Log              *slog.Logger // nil: silent
+	// LookEvery is how often the leader looks for new partitions, and for topics
+	// of the list that were not there; default 5 s.
+	LookEvery time.Duration
+	Log       *slog.Logger // nil: silent
 }
 
 func (cfg GroupConfig) defaults() (GroupConfig, error) {
@@ -56,6 +59,9 @@ func (cfg GroupConfig) defaults() (GroupConfig, error) {
 	}
 	if cfg.RebalanceTimeout <= 0 {
 		cfg.RebalanceTimeout = 30 * time.Second
+	}
+	if cfg.LookEvery <= 0 {
+		cfg.LookEvery = 5 * time.Second
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -114,8 +120,7 @@ var groupNames = map[Code]string{
 // returns fn's error, which may be nil. An error after the generation's end
 // ends RunGroup too, unless it is the context's or an ErrGeneration.
 //
-// The leader looks for new partitions, and for topics of the list that are
-// made later, every few seconds.
+// New partitions, and topics of the list that are made later, are noticed.
 func (c *Client) RunGroup(ctx context.Context, cfg GroupConfig, fn func(ctx context.Context, g *Generation) error) error {
 	cfg, err := cfg.defaults()
 	if err != nil {
@@ -312,8 +317,6 @@ func (m *member) serve(ctx context.Context, g *Generation, fn func(context.Conte
 const (
 	beatLeast = 100 * time.Millisecond
 	beatMost  = 3 * time.Second
-	// lookEvery is how often the leader looks for new partitions.
-	lookEvery = 5 * time.Second
 )
 
 // beat tells the coordinator that we live until fn has returned, and ends the
@@ -355,7 +358,7 @@ func (m *member) beat(ctx context.Context, g *Generation, end context.CancelCaus
 			over(err.Error())
 			return lost
 		}
-		if g.leader && ctx.Err() == nil && time.Since(looked) >= lookEvery {
+		if g.leader && ctx.Err() == nil && time.Since(looked) >= m.cfg.LookEvery {
 			looked = time.Now()
 			if m.grown(ctx, g) {
 				over("topics have new partitions")
@@ -388,11 +391,25 @@ func (m *member) beatOnce(g *Generation, wait time.Duration, returned <-chan str
 	if err != nil {
 		return err
 	}
-	if code := Code(res.(*heartbeat.Response).ErrorCode); code != 0 {
+	if code := Code(res.(*heartbeatResponse).ErrorCode); code != 0 {
 		return m.answered(opHeartbeat, code)
 	}
 	return nil
 }
+
+// init has kafka-go decode answers to Heartbeat with our type, in the whole
+// process: its own takes the first half of the throttle time for the error.
+func init() { protocol.Register(&heartbeat.Request{}, &heartbeatResponse{}) }
+
+// heartbeatResponse is an answer to Heartbeat, versions 0 to 4 of the protocol.
+type heartbeatResponse struct {
+	_              struct{} `kafka:"min=v4,max=v4,tag"`
+	ThrottleTimeMs int32    `kafka:"min=v1,max=v4"`
+	ErrorCode      int16    `kafka:"min=v0,max=v4"`
+}
+
+// ApiKey is Heartbeat.
+func (r *heartbeatResponse) ApiKey() protocol.ApiKey { return protocol.Heartbeat }
 
 // leave tells the coordinator that we go, so that the others need not wait for
 // the session timeout. It is no error if that cannot be said.
