@@ -50,6 +50,7 @@ type progress struct {
 	dirty   []*partition
 	ahead   []*partition
 	horizon stream.Place // the last place that any earlier run has written of
+	highest Position     // the log's end when the run began; no tail lies beyond it
 }
 
 // opEnd is the op under which END records are admitted.
@@ -118,7 +119,8 @@ func (p *progress) admit(part *partition, place stream.Place, key []byte, op byt
 		return 0, false, contradiction(part, fmt.Sprintf("the log goes on with %s", placeText(place)))
 	}
 	if place.Compare(part.place) <= 0 {
-		return 0, false, fmt.Errorf("log goes back in %s: %s after %s", part.id, placeText(place), placeText(part.place))
+		return 0, false, stopf("this is a fault of the source, or of tailrace; nothing was written since",
+			"log goes back in %s: %s after %s", part.id, placeText(place), placeText(part.place))
 	}
 	part.n++
 	part.place = place
@@ -144,7 +146,11 @@ func (p *progress) commit(o order, end Position, records bool) error {
 	}
 	for _, part := range p.ahead {
 		t := part.tail.place
-		if part.tail.unseen == 0 && (t.Epoch < p.epoch || t.File < o.File || t.File == o.File && t.Pos <= o.Pos) {
+		if part.tail.unseen > 0 {
+			if err := p.stillUnseen(part, end); err != nil {
+				return err
+			}
+		} else if t.Epoch < p.epoch || t.File < o.File || t.File == o.File && t.Pos <= o.Pos {
 			return contradiction(part, fmt.Sprintf("the log has passed it with the commit at %d", o.Pos))
 		}
 	}
@@ -156,12 +162,24 @@ func (p *progress) commit(o order, end Position, records bool) error {
 func (p *progress) idle(pos Position) error {
 	for _, part := range p.ahead {
 		t := part.tail.place
-		if part.tail.unseen == 0 && (t.Epoch < p.epoch || (Position{File: t.File, Offset: t.Pos}).Compare(pos) < 0) {
+		if part.tail.unseen > 0 {
+			if err := p.stillUnseen(part, pos); err != nil {
+				return err
+			}
+		} else if t.Epoch < p.epoch || (Position{File: t.File, Offset: t.Pos}).Compare(pos) < 0 {
 			return contradiction(part, fmt.Sprintf("the log holds nothing up to %d", pos.Offset))
 		}
 	}
 	p.moved(pos)
 	return nil
+}
+
+// stillUnseen: records that no state tells of were in the log when the run began.
+func (p *progress) stillUnseen(part *partition, pos Position) error {
+	if p.highest == (Position{}) || pos.Compare(p.highest) < 0 {
+		return nil
+	}
+	return contradiction(part, fmt.Sprintf("the log up to %d holds %d records less than the partition held", pos.Offset, part.tail.unseen))
 }
 
 func (p *progress) moved(pos Position) {

@@ -264,6 +264,7 @@ func (s *sim) attempt() (simEnd, error) {
 		return simLogGone, nil
 	}
 	s.prog = newProgress(s.state, st, tails)
+	s.prog.highest = s.log[len(s.log)-1].end
 	s.distort(st)
 	s.pending, s.last = make(map[PartitionID][]simRecord), st.from.Position
 	s.routed = make(map[string]bool)

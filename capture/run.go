@@ -107,30 +107,33 @@ func (p *pipeline) run(ctx context.Context, src Source) error {
 	from := p.prog.base
 	p.log.Info("capture runs", "position", from.Offset, "epoch", p.prog.epoch, "tails_ahead", len(p.prog.ahead))
 	err := src.Run(readCtx, from, p)
-	if ctx.Err() == nil || context.Cause(readCtx) != context.Cause(ctx) {
-		stopSending(err)
-		if sendErr := <-sent; sendErr != nil && sendErr != err {
-			return sendErr
-		}
-		if err == nil {
-			err = errors.New("source ended by itself")
-		}
-		return err
-	}
+	stopped := ctx.Err() != nil && context.Cause(readCtx) == context.Cause(ctx)
 	timer := time.AfterFunc(stopGrace, func() { stopSending(errStopGrace) })
 	defer timer.Stop()
-	p.finish(sendCtx)
-	if err := <-sent; err != nil {
-		return fmt.Errorf("stop: %w", err)
+	if stopped {
+		p.finish(sendCtx)
 	}
-	return nil
+	// What is under way is seen through, also after an error: it must not land when the
+	// next start has read the tails.
+	close(p.send.queue)
+	sendErr := <-sent
+	switch {
+	case stopped && sendErr != nil:
+		return fmt.Errorf("stop: %w", sendErr)
+	case stopped:
+		return nil
+	case sendErr != nil && context.Cause(readCtx) == sendErr: // it was what ended the reading
+		return sendErr
+	case err == nil:
+		err = errors.New("source ended by itself")
+	}
+	return err
 }
 
 var errStopGrace = errors.New("the broker did not take the last changes in time; they are read again at the next start")
 
-// finish hands over what is complete and closes the queue.
+// finish hands over what is complete.
 func (p *pipeline) finish(ctx context.Context) {
-	defer close(p.send.queue)
 	if p.group == nil || p.open || p.unended > 0 || p.group.commits == 0 {
 		return
 	}

@@ -63,6 +63,7 @@ func TestStopAbortsWhatIsOpen(t *testing.T) {
 		}
 	}
 	p.finish(t.Context())
+	close(p.send.queue)
 	if err := p.send.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

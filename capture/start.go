@@ -211,6 +211,7 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 	}
 	st.from.Timeline = info.Timeline
 	p := newPipeline(cfg, s, st, tails, prod, src)
+	p.prog.highest = info.Highest
 	if mutant("no-drop") {
 		for _, part := range p.prog.parts {
 			part.tail.place, part.place = stream.Place{}, stream.Place{}
@@ -353,6 +354,9 @@ func holds(ctx context.Context, cfg *Config, id PartitionID, offset int64) (ther
 // false if there is none.
 func lastRecord(ctx context.Context, cfg *Config, id PartitionID, from int64) (tail, error) {
 	t, err := cfg.Client.Tail(ctx, id.Topic, id.Number, from)
+	if errors.Is(err, stream.ErrOffsetOutOfRange) { // retention went on meanwhile: the next start sees it
+		return tail{}, fmt.Errorf("read the end of %s: %v", id, err)
+	}
 	if err != nil {
 		return tail{}, fmt.Errorf("read the end of %s: %w", id, err)
 	}

@@ -31,6 +31,7 @@ const (
 	codeStorage                Code = 56
 	codeNotAttempted           Code = 55
 	codeSASLFailed             Code = 58
+	codeInvalidRecord          Code = 87
 )
 
 // An action is what this package does about an error.
@@ -116,7 +117,7 @@ var codes = map[Code]struct {
 	78:                         {"OFFSET_NOT_AVAILABLE", actAgain},
 	80:                         {"PREFERRED_LEADER_NOT_AVAILABLE", actRefresh},
 	83:                         {"ELIGIBLE_LEADERS_NOT_AVAILABLE", actRefresh},
-	87:                         {"INVALID_RECORD", actStop},
+	codeInvalidRecord:          {"INVALID_RECORD", actStop},
 	89:                         {"THROTTLING_QUOTA_EXCEEDED", actAgain},
 	90:                         {"PRODUCER_FENCED", actFenced},
 	100:                        {"UNKNOWN_TOPIC_ID", actRefresh},

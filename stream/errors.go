@@ -138,6 +138,9 @@ func answered(op, topic string, partition int32, code Code, message string) *Err
 			"(the broker's default is message.max.bytes; consumers may need larger fetch sizes)", topic, topic)
 	case codeUnknownTopic:
 		e.Err, e.hint = ErrNoTopic, "create the topic, or let it be created; the name may also be hidden by a missing DESCRIBE permission"
+	case codeInvalidRecord:
+		e.hint = fmt.Sprintf("a compacted topic takes no record without a key, which those of a table without a primary key and of a TRUNCATE are: "+
+			"set cleanup.policy=delete on the topic %s", topic)
 	case codeInvalidTopic:
 		e.hint = "a topic's name has up to 249 letters, digits, dots, hyphens and underscores"
 	case codeInvalidTxnTimeout:
