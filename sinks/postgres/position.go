@@ -14,8 +14,7 @@ import (
 // The position and the fence of each partition, in the target. Unsigned numbers stand as
 // the bigint with the same bits. backend is the server process of the connection that took
 // the partition last.
-const positionDDL = `create schema if not exists tailrace;
-create table if not exists tailrace."position" (
+const positionDDL = `create table if not exists tailrace."position" (
 	sink text not null, topic text not null, "partition" integer not null,
 	fence bigint not null, next_offset bigint not null default 0,
 	epoch bigint not null default 0, file bigint not null default 0, pos bigint not null default 0, "row" bigint not null default 0,
@@ -35,7 +34,16 @@ func ensurePositions(ctx context.Context, conn *pgx.Conn) error {
 		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1)`, int64(positionLock)); err != nil {
 			return err
 		}
-		_, err := tx.Conn().PgConn().Exec(ctx, positionDDL).ReadAll()
+		// IF NOT EXISTS would ask for the privilege also if there is nothing to make.
+		var has bool
+		if err := tx.QueryRow(ctx, `select exists (select from pg_catalog.pg_namespace where nspname = 'tailrace')`).Scan(&has); err != nil {
+			return err
+		}
+		ddl := positionDDL
+		if !has {
+			ddl = "create schema tailrace; " + ddl
+		}
+		_, err := tx.Conn().PgConn().Exec(ctx, ddl).ReadAll()
 		return err
 	})
 }
