@@ -57,6 +57,9 @@ func benchBatch(b *testing.B, rows int) (*Sink, *sinks.Batch) {
 	for i := range rows {
 		c := order(tab, 'c', i)
 		bb.w.Write(&c)
+		if i%2000 == 1999 {
+			bb.w.Flush()
+		}
 	}
 	bb.w.End()
 	bb.w.Flush()

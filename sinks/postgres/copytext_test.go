@@ -85,8 +85,8 @@ func TestFold(t *testing.T) {
 		for i := range 1000 {
 			put(fmt.Sprint(i), fmt.Sprintf("%d\ta\tb", i), false)
 		}
-		put("7", `7\t\U\tc`, true)
-		put("7", `7\td\t\U`, true)
+		put("7", "7\t\\U\tc", true)
+		put("7", "7\td\t\\U", true)
 		put("x", "x\t\\U\t\\U", true)
 		put("x", "x\t\\U\tz", true)
 		if len(f.entries) != 1001 {
