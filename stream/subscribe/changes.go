@@ -66,14 +66,9 @@ type Batch struct {
 	Changes   []Change
 
 	room []byte // holds the bytes of the changes
+	most int    // how many changes it takes
 	free func(*Batch)
 }
-
-// Bounds of a batch.
-const (
-	batchBytes   = 512 << 10
-	batchChanges = 4096
-)
 
 // Size returns the bytes of the batch's keys and values.
 func (b *Batch) Size() int { return len(b.room) }
@@ -91,7 +86,7 @@ func (b *Batch) Release() {
 
 // full says that a record with size bytes should go to another batch.
 func (b *Batch) full(size int) bool {
-	return len(b.Changes) >= batchChanges || len(b.Changes) > 0 && len(b.room)+size > cap(b.room)
+	return len(b.Changes) >= b.most || len(b.Changes) > 0 && len(b.room)+size > cap(b.room)
 }
 
 // copy copies p to the batch's room and returns the copy; nil stays nil.
@@ -104,14 +99,18 @@ func (b *Batch) copy(p []byte) []byte {
 	return b.room[start:len(b.room):len(b.room)]
 }
 
-// reset empties the batch; the room holds at least size bytes then.
-func (b *Batch) reset(size int) {
+// bytesPerChange says how many changes a batch takes for its bytes: small
+// records must not make it large, since a Change takes some 300 bytes itself.
+const bytesPerChange = 256
+
+// reset empties the batch, for size bytes of records, or one of least bytes.
+func (b *Batch) reset(size, least int) {
 	clear(b.Changes)
 	b.Changes = b.Changes[:0]
-	if cap(b.room) < size || cap(b.room) > max(4*size, 2*batchBytes) {
-		b.room = make([]byte, 0, max(size, batchBytes))
+	if most := max(size, least); cap(b.room) < most || cap(b.room) > 2*most {
+		b.room = make([]byte, 0, most)
 	}
-	b.room = b.room[:0]
+	b.room, b.most = b.room[:0], size/bytesPerChange
 }
 
 // headers are those of a record that matter here.

@@ -17,8 +17,8 @@ type Config struct {
 	Client   *stream.Client
 	Registry *registry.Client
 	// Memory bounds what is read ahead, over all partitions, in bytes; default
-	// 64 MiB. A partition takes at least 512 KiB, and as much as its largest
-	// batch, however small the bound.
+	// 64 MiB. However small it is, a partition takes half a MiB, and as much as
+	// its largest record batch.
 	Memory int64
 	// MaxWait is for how long a broker holds a request back while a partition
 	// has nothing new; default 5 s. It delays nothing.
@@ -56,6 +56,7 @@ type Feed struct {
 	tables *tables
 	stop   context.CancelFunc
 	done   sync.WaitGroup
+	room   int // bytes of a batch
 	parts  []*partition
 	turn   int // the partition that is looked at first
 	spare  sync.Pool
@@ -82,10 +83,11 @@ func newFeed(ctx context.Context, cfg Config, t *tables, partitions []FeedPartit
 		met[p.Partition] = true
 	}
 	ctx, stop := context.WithCancel(ctx)
-	f := &Feed{cfg: cfg, tables: t, stop: stop, wake: make(chan struct{}, 1)}
+	share := cfg.Memory / int64(max(len(partitions), 1)) // a fetch, what it inflates to, and three batches
+	f := &Feed{cfg: cfg, tables: t, stop: stop, wake: make(chan struct{}, 1), room: int(min(max(share/8, 64<<10), 512<<10))}
 	f.spare.New = func() any { return new(Batch) }
 	for _, from := range partitions {
-		f.parts = append(f.parts, newPartition(f, from, len(partitions)))
+		f.parts = append(f.parts, newPartition(f, from, share/4))
 	}
 	for _, p := range f.parts {
 		f.done.Go(func() { p.run(ctx) })
@@ -147,6 +149,18 @@ func (f *Feed) take(wanted func(*partition) bool) (*Batch, error) {
 	return nil, nil
 }
 
+// failed returns the error of a partition of which nothing is left to take.
+func (f *Feed) failed() error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	for _, p := range f.parts {
+		if p.err != nil && p.queued == nil {
+			return p.err
+		}
+	}
+	return nil
+}
+
 // drained says that nothing of a partition is left to take before an offset.
 func (f *Feed) drained(p *partition, offset int64) bool {
 	f.mutex.Lock()
@@ -164,7 +178,7 @@ func signal(c chan struct{}) {
 
 func (f *Feed) batch(size int) *Batch {
 	b := f.spare.Get().(*Batch)
-	b.reset(size)
+	b.reset(f.room, size)
 	b.free = f.release
 	return b
 }

@@ -37,8 +37,8 @@ const (
 	fetchMost  = 1 << 20
 )
 
-func newPartition(f *Feed, from FeedPartition, partitions int) *partition {
-	size := min(max(f.cfg.Memory/int64(4*partitions), fetchLeast), fetchMost)
+func newPartition(f *Feed, from FeedPartition, share int64) *partition {
+	size := min(max(share, fetchLeast), fetchMost)
 	return &partition{
 		feed: f, id: from.Partition, from: from,
 		options: stream.FetchOptions{MaxBytes: int32(size), MaxWait: f.cfg.MaxWait},

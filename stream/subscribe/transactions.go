@@ -3,6 +3,7 @@ package subscribe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -91,7 +92,7 @@ func (t *Transaction) add(l *lane) {
 // the partitions' ends as of then.
 //
 // It begins to read when the iteration does and has ended when that has. An
-// error is the last that is given.
+// error is the last that is given; ctx's end is one.
 func Transactions(ctx context.Context, cfg TransactionsConfig) iter.Seq2[*Transaction, error] {
 	return func(yield func(*Transaction, error) bool) {
 		r, err := newRegrouper(ctx, cfg)
@@ -100,13 +101,13 @@ func Transactions(ctx context.Context, cfg TransactionsConfig) iter.Seq2[*Transa
 			return
 		}
 		defer r.feed.Close()
-		if err := r.run(ctx, func(t *Transaction) bool { return yield(t, nil) }); err != nil && err != errStopped {
+		if err := r.run(ctx, func(t *Transaction) bool { return yield(t, nil) }); !errors.Is(err, errStopped) {
 			yield(nil, err)
 		}
 	}
 }
 
-var errStopped = fmt.Errorf("the iteration was ended")
+var errStopped = errors.New("the iteration was ended")
 
 // lane is a partition on its way into transactions.
 type lane struct {
@@ -189,7 +190,7 @@ func newRegrouper(ctx context.Context, cfg TransactionsConfig) (*regrouper, erro
 	return r, nil
 }
 
-// run gives transactions until emit returns false.
+// run gives transactions until emit returns false; then it returns errStopped.
 func (r *regrouper) run(ctx context.Context, emit func(*Transaction) bool) error {
 	for {
 		end, err := r.between(ctx, emit)
@@ -254,8 +255,12 @@ func (r *regrouper) between(ctx context.Context, emit func(*Transaction) bool) (
 	}
 }
 
-// wait waits for anything that is new to a lane that has nothing.
+// wait waits for anything that is new to a lane that has nothing. That one of
+// them has failed ends the waiting, also for another.
 func (r *regrouper) wait(ctx context.Context) error {
+	if err := r.feed.failed(); err != nil {
+		return err
+	}
 	select {
 	case <-r.feed.wake:
 		return nil

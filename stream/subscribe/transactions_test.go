@@ -332,3 +332,31 @@ func TestTransactionsAborted(t *testing.T) {
 		wantLines(t, got, fmt.Sprintf("%d: c orders 2 b", w.order))
 	})
 }
+
+// TestTransactionsFail: a partition that cannot be read ends the iteration,
+// although another one is waited for.
+func TestTransactionsFail(t *testing.T) {
+	forEachBroker(t, func(t *testing.T, w *world) {
+		orders, items := w.table("orders", 1, nil), w.table("items", 1, nil)
+		w.begin()
+		w.write(change{t: orders, op: 'c', id: 1, name: "a"})
+		w.touch(stream.Partition{Topic: items.Topic}) // as if its records were still to come
+		w.writeEnd(0)
+		w.commit()
+		w.n[w.partitions(orders)[0].Partition] += 5
+		w.order -= 100
+		w.begin()
+		w.write(change{t: orders, op: 'c', id: 1, name: "a"})
+		w.commit()
+		cfg := w.transactions(orders, items)
+		for tx, err := range subscribe.Transactions(testContext(t), cfg) {
+			if err == nil {
+				t.Errorf("got %+v", tx)
+			}
+			var failed *subscribe.OrderError
+			if !errors.As(err, &failed) {
+				t.Errorf("error is %v", err)
+			}
+		}
+	})
+}
