@@ -20,8 +20,8 @@ const reportEvery = 5 * time.Second
 // began: a new table.
 var errDiscover = errors.New("there is a new partition")
 
-// atomic applies whole source transactions while this member owns all partitions.
-func atomic(ctx context.Context, cfg *Config, g *stream.Generation) error {
+// whole applies whole source transactions while this member owns all partitions.
+func whole(ctx context.Context, cfg *Config, g *stream.Generation) error {
 	sink, err := cfg.Sink()
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg.Monitor.SetPhase(PhaseStarting)
 	group := stream.GroupConfig{Group: cfg.Group(), Log: cfg.Log, Single: cfg.Mode == Transactions, Topics: []string{cfg.EndTopic()}}
-	lead := atomic
+	lead := whole
 	if cfg.Mode == Keys {
 		topics, err := discover(ctx, &cfg)
 		if err != nil {

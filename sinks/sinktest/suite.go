@@ -94,7 +94,9 @@ func (f *fixture) start(cfg sinks.Config) (stop, ended func() error) {
 	var said error
 	go func() {
 		defer close(done)
-		said = sinks.Run(ctx, cfg)
+		if said = sinks.Run(ctx, cfg); said != nil {
+			f.Logf("the sink ended: %v", said)
+		}
 	}()
 	stop = func() error {
 		cancel()
@@ -126,6 +128,19 @@ func (f *fixture) want(table string, rows ...string) {
 		<-time.After(10 * time.Millisecond)
 	}
 	f.Fatalf("%s reads %q, want %q", table, got, rows)
+}
+
+// wantCount waits until a table has so many rows.
+func (f *fixture) wantCount(table string, rows int) {
+	f.T.Helper()
+	got := 0
+	for deadline := time.Now().Add(waitTime); time.Now().Before(deadline); {
+		if got = len(f.read(f.T, table)); got == rows {
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	f.Fatalf("%s has %d rows, want %d", table, got, rows)
 }
 
 // change is shorthand for a change of items.
@@ -380,6 +395,8 @@ func testUnchanged(f *fixture) {
 		f.Write(&c)
 	}
 	f.End()
+	f.Flush()
+	f.wantCount("items", 303)
 	f.Begin()
 	for id := 1000; id < 1300; id++ {
 		c := change(t, 'd', id)
