@@ -37,7 +37,8 @@ type LogInfo struct {
 }
 
 // Source reads one database's log. Its methods are called in the order Inspect, then
-// Prepare if the log is not ready, then Run; a Source serves one run.
+// Prepare if the log is not ready, then Snapshot if there is to be one, then Run; a Source
+// serves one run.
 type Source interface {
 	// Inspect says which log this is and what of it can be read. It changes nothing and
 	// takes nothing from a capture that may still be running; it waits until the log is
@@ -45,8 +46,17 @@ type Source interface {
 	// user, if it does not become free.
 	Inspect(ctx context.Context) (LogInfo, error)
 	// Prepare creates what the log needs and returns the position from which a first
-	// run reads. What it creates, Inspect reports as Ready from then on.
-	Prepare(ctx context.Context) (Position, error)
+	// run reads. What it creates, Inspect reports as Ready from then on. With snapshot it
+	// also keeps the tables as they are at that position in sight, for Snapshot.
+	Prepare(ctx context.Context, snapshot bool) (Position, error)
+	// Discard gives up what a Prepare before has created, so that the next one begins
+	// anew. It is called for a snapshot that was interrupted.
+	Discard(ctx context.Context) error
+	// Snapshot writes every row of every captured table, as it was at the position that
+	// Prepare has returned, to out: Begin with Tx.Read, Table, Change with Op r, Commit
+	// with that position, as often as it takes. anew: the topics may hold rows of a
+	// snapshot that was interrupted, so a Change with Op t comes before a table's rows.
+	Snapshot(ctx context.Context, anew bool, out Emitter) error
 	// Run writes every change committed after from to out, in commit order, until ctx
 	// ends or the log cannot be read. It returns ctx's error in the first case.
 	Run(ctx context.Context, from Position, out Emitter) error
@@ -63,6 +73,9 @@ type Tx struct {
 	Pos        uint64 // and place in it (PostgreSQL: Begin's final_lsn)
 	ID         string // Debezium's transaction id; PostgreSQL `txid:lsn`, decimal. Valid during Begin only.
 	CommitTime int64  // microseconds since 1970-01-01 UTC
+	// Read: no transaction of the source, but rows that were read. All such of one
+	// snapshot have one place, before the first commit's: their rows are counted on.
+	Read bool
 }
 
 // TableVersion is what the log has said of a table, before its changes follow.

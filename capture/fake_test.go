@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -31,18 +33,21 @@ type fakeLog struct {
 	timeline  uint32
 	forks     []Fork
 	failAt    func() bool // asked before each event: end the run with errFake
+	prepared  int         // how many of txs were there when the log was prepared
+	head      uint64      // the log goes on to here, with nothing for us
 }
 
 type fakeTx struct {
 	order order
 	end   Position
 	rows  []fakeRow
+	read  bool
 }
 
 type fakeRow struct {
 	table string
 	key   int64
-	op    byte // c, u, d, t
+	op    byte // c, u, d, t, r
 	text  string
 }
 
@@ -58,7 +63,7 @@ func (l *fakeLog) add(rows ...fakeRow) {
 	defer l.mu.Unlock()
 	at := uint64(100)
 	if n := len(l.txs); n > 0 {
-		at = l.txs[n-1].end.Offset + 10
+		at = max(l.txs[n-1].end.Offset, l.head) + 10
 	}
 	l.txs = append(l.txs, fakeTx{order: order{Pos: at}, end: Position{Offset: at + 20}, rows: rows})
 }
@@ -81,7 +86,7 @@ func (l *fakeLog) end() Position {
 	if len(l.txs) == 0 {
 		return Position{Offset: 50}
 	}
-	return l.txs[len(l.txs)-1].end
+	return Position{Offset: max(l.txs[len(l.txs)-1].end.Offset, l.head)}
 }
 
 func (l *fakeLog) confirmedAt() Position {
@@ -109,11 +114,67 @@ func (s *fakeSource) Inspect(context.Context) (LogInfo, error) {
 	return LogInfo{Identity: s.log.identity, Ready: s.log.ready, Lowest: s.log.confirmed, Highest: end, Timeline: s.log.timeline, Forks: s.log.forks}, nil
 }
 
-func (s *fakeSource) Prepare(context.Context) (Position, error) {
+// Prepare begins at the log's start, or with a snapshot at its end.
+func (s *fakeSource) Prepare(_ context.Context, snapshot bool) (Position, error) {
+	end := s.log.end()
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	s.log.ready, s.log.confirmed = true, Position{Offset: 50}
+	if snapshot {
+		s.log.confirmed, s.log.prepared = Position{Offset: end.Offset + 4}, len(s.log.txs)
+		s.log.head = end.Offset + 8
+	}
 	return s.log.confirmed, nil
+}
+
+func (s *fakeSource) Discard(context.Context) error {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.ready = false
+	return nil
+}
+
+// Snapshot writes what the transactions before Prepare have left, table by table, in
+// portions of three rows.
+func (s *fakeSource) Snapshot(ctx context.Context, anew bool, out Emitter) error {
+	at := s.log.confirmedAt()
+	routes := make(map[string]*Route)
+	for table, rows := range s.log.tables(s.log.prepared) {
+		portion := rows
+		for first := true; first || len(rows) > 0; first = false {
+			portion, rows = rows[:min(3, len(rows))], rows[min(3, len(rows)):]
+			if anew && first {
+				portion = append([]fakeRow{{table: table, op: 't'}}, portion...)
+			}
+			tx := fakeTx{order: order{Pos: at.Offset - 1}, end: at, rows: portion, read: true}
+			if err := s.emit(ctx, tx, routes, out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tables returns the rows that the first n transactions have left, in no order.
+func (l *fakeLog) tables(n int) map[string][]fakeRow {
+	state := make(map[string]map[int64]fakeRow)
+	for _, tx := range l.txs[:n] {
+		for _, r := range tx.rows {
+			if state[r.table] == nil {
+				state[r.table] = make(map[int64]fakeRow)
+			}
+			if r.op == 'd' {
+				delete(state[r.table], r.key)
+				continue
+			}
+			state[r.table][r.key] = fakeRow{table: r.table, key: r.key, op: 'r', text: r.text}
+		}
+	}
+	tables := make(map[string][]fakeRow)
+	for t, rows := range state {
+		tables[t] = slices.Collect(maps.Values(rows))
+	}
+	return tables
 }
 
 func (s *fakeSource) Confirm(p Position) {
@@ -162,7 +223,7 @@ func (s *fakeSource) Run(ctx context.Context, from Position, out Emitter) error 
 }
 
 func (s *fakeSource) emit(ctx context.Context, tx fakeTx, routes map[string]*Route, out Emitter) error {
-	if err := out.Begin(&Tx{Pos: tx.order.Pos, ID: strconv.FormatUint(tx.order.Pos, 10), CommitTime: time.Now().UnixMicro()}); err != nil {
+	if err := out.Begin(&Tx{Pos: tx.order.Pos, ID: strconv.FormatUint(tx.order.Pos, 10), CommitTime: time.Now().UnixMicro(), Read: tx.read}); err != nil {
 		return err
 	}
 	s.w.SetTransaction(schemas.SourceTx{ID: tx.order.Pos, CommitMicros: 1})
@@ -186,6 +247,8 @@ func (s *fakeSource) emit(ctx context.Context, tx fakeTx, routes map[string]*Rou
 	}
 	return out.Commit(ctx, tx.end)
 }
+
+func keyBody(key int64) []byte { return schemas.AppendLong(nil, key) }
 
 func fakeTable(name string) *schemas.Table {
 	return &schemas.Table{Namespace: "public", Name: name, Key: []int{0}, Columns: []schemas.Column{
@@ -220,7 +283,7 @@ func (s *fakeSource) encode(dst []byte, r *Route, row fakeRow, lsn uint64) []byt
 	}
 	dst = schemas.AppendFrame(dst, r.ValueID)
 	image(row.op == 'd')
-	image(row.op == 'c' || row.op == 'u')
+	image(row.op == 'c' || row.op == 'u' || row.op == 'r')
 	dst = s.w.Append(dst, schemas.NewSourceTable("public", row.table), lsn)
 	return schemas.AppendEnvelopeTail(dst, row.op, 1)
 }

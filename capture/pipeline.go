@@ -38,6 +38,7 @@ type pipeline struct {
 	// the source transaction in flight
 	open    bool
 	tx      stream.Place // its place; Row is the ordinal of the last record
+	flags   byte         // of the marks of its records
 	txID    []byte
 	txTime  int64 // commit time, microseconds
 	txSeq   uint64
@@ -50,6 +51,7 @@ type pipeline struct {
 	unended   int       // bytes handed over since the last cut
 	unendedAt time.Time // when the first of them were
 
+	anew    bool     // the snapshot to come is not the first
 	exact   bool     // the last two cuts say lastCut, and the second confirms exactly
 	lastCut Position // position of the last cut
 	idleAt  time.Time
@@ -76,7 +78,14 @@ func (p *pipeline) Begin(tx *Tx) error {
 		return fmt.Errorf("transaction %s begins inside another", tx.ID)
 	}
 	p.open = true
-	p.tx = stream.Place{Epoch: p.prog.epoch, File: tx.File, Pos: tx.Pos}
+	place := stream.Place{Epoch: p.prog.epoch, File: tx.File, Pos: tx.Pos}
+	if p.flags = 0; tx.Read {
+		p.flags = stream.FlagBackfill
+		if place.Epoch == p.tx.Epoch && place.File == p.tx.File && place.Pos == p.tx.Pos {
+			place.Row = p.tx.Row
+		}
+	}
+	p.tx = place
 	p.txID = append(p.txID[:0], tx.ID...)
 	p.txTime = tx.CommitTime
 	p.txSeq++
@@ -145,7 +154,7 @@ func (p *pipeline) write(ctx context.Context, part *partition, key, value []byte
 	if err != nil || !write {
 		return err
 	}
-	p.mark = stream.AppendMark(p.mark[:0], stream.Mark{Place: p.tx, N: n})
+	p.mark = stream.AppendMark(p.mark[:0], stream.Mark{Flags: p.flags, Place: p.tx, N: n})
 	if err := p.put(part, key, value, headers); err != nil {
 		return err
 	}
@@ -219,7 +228,7 @@ func (p *pipeline) writeEnd() error {
 	if err != nil || !write {
 		return err
 	}
-	p.mark = stream.AppendMark(p.mark[:0], stream.Mark{Flags: stream.FlagEnd, Place: p.tx, N: n})
+	p.mark = stream.AppendMark(p.mark[:0], stream.Mark{Flags: p.flags | stream.FlagEnd, Place: p.tx, N: n})
 	p.mark = stream.AppendEndParts(p.mark, p.parts)
 	return p.put(part, p.key, p.value, 1)
 }

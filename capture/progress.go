@@ -38,6 +38,7 @@ type progress struct {
 	epoch    uint64
 	identity string
 	timeline uint32
+	snapshot string // snapshotNone, …
 	g        uint64 // of the last cut
 	slot     int    // position record that the last cut wrote, or the run started from
 
@@ -197,7 +198,7 @@ func (p *progress) cut() *cut {
 	p.g++
 	p.slot = 1 - p.slot
 	c := &cut{slot: p.slot, position: positionState{
-		G: p.g, Epoch: p.epoch, Identity: p.identity, Timeline: p.timeline, Position: p.base, Order: p.baseOrder, Snapshot: snapshotNone,
+		G: p.g, Epoch: p.epoch, Identity: p.identity, Timeline: p.timeline, Position: p.base, Order: p.baseOrder, Snapshot: p.snapshot,
 	}}
 	c.parts = make([]cutPart, len(p.dirty))
 	for i, part := range p.dirty {
@@ -209,14 +210,19 @@ func (p *progress) cut() *cut {
 	return c
 }
 
-// undo takes back the last cut, which was not written.
-func (p *progress) undo(c *cut) {
-	p.g--
-	p.slot = 1 - p.slot
+// redo has the partitions of a cut in the next one again.
+func (p *progress) redo(c *cut) {
 	for _, cp := range c.parts {
 		cp.part.cutN, cp.part.cutPlace = cp.before, cp.beforePlace
 		p.touch(cp.part)
 	}
+}
+
+// undo takes back the last cut, which was not written.
+func (p *progress) undo(c *cut) {
+	p.g--
+	p.slot = 1 - p.slot
+	p.redo(c)
 }
 
 // dropAhead forgets that there are tails to be met.

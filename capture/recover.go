@@ -106,6 +106,7 @@ func newProgress(s *state, st start, tails map[PartitionID]tail) *progress {
 		epoch:     st.from.Epoch,
 		identity:  st.from.Identity,
 		timeline:  st.from.Timeline,
+		snapshot:  st.from.Snapshot,
 		g:         st.maxG,
 		slot:      st.slot,
 		base:      st.from.Position,

@@ -20,6 +20,7 @@ type Config struct {
 	Registry      *registry.Client
 	Source        func() (Source, error) // makes the source of one run
 	Transactional bool                   // Apache Kafka; false: the embedded broker
+	Snapshot      bool                   // a first start reads the tables before it reads the log
 	Topics        Topics
 	Codec         stream.Codec
 	// TransactionTimeout is after what time the broker gives up a transaction that is not
@@ -104,9 +105,7 @@ func (p *pipeline) run(ctx context.Context, src Source) error {
 		}
 		sent <- err
 	}()
-	from := p.prog.base
-	p.log.Info("capture runs", "position", from.Offset, "epoch", p.prog.epoch, "tails_ahead", len(p.prog.ahead))
-	err := src.Run(readCtx, from, p)
+	err := p.read(readCtx, src)
 	stopped := ctx.Err() != nil && context.Cause(readCtx) == context.Cause(ctx)
 	timer := time.AfterFunc(stopGrace, func() { stopSending(errStopGrace) })
 	defer timer.Stop()
@@ -128,6 +127,18 @@ func (p *pipeline) run(ctx context.Context, src Source) error {
 		err = errors.New("source ended by itself")
 	}
 	return err
+}
+
+// read lets the source write its snapshot, if there is to be one, and then its log.
+func (p *pipeline) read(ctx context.Context, src Source) error {
+	if p.prog.snapshot == snapshotRunning {
+		if err := p.snapshot(ctx, src); err != nil {
+			return err
+		}
+	}
+	from := p.prog.base
+	p.log.Info("capture runs", "position", from.Offset, "epoch", p.prog.epoch, "tails_ahead", len(p.prog.ahead))
+	return src.Run(ctx, from, p)
 }
 
 var errStopGrace = errors.New("the broker did not take the last changes in time; they are read again at the next start")

@@ -27,7 +27,7 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLog(s, info); err != nil {
+	if err := checkLog(cfg, s, info); err != nil {
 		return nil, err // a misconfigured copy must not fence the one that runs
 	}
 	prod, err := own(ctx, cfg)
@@ -43,11 +43,14 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 	if info, err = src.Inspect(ctx); err != nil {
 		return nil, err
 	}
-	if err := checkLog(s, info); err != nil {
+	if err := checkLog(cfg, s, info); err != nil {
 		return nil, err
 	}
-	if s.empty() {
+	switch {
+	case s.empty():
 		return firstStart(ctx, cfg, src, info, s, prod)
+	case s.newest().Snapshot == snapshotRunning:
+		return newSnapshot(ctx, cfg, src, info, s, prod)
 	}
 	return resume(ctx, cfg, src, info, s, prod)
 }
@@ -108,8 +111,12 @@ func settle(ctx context.Context, cfg *Config, s *state, prod *stream.Producer) e
 }
 
 // checkLog compares the log with what the state says of it.
-func checkLog(s *state, info LogInfo) error {
+func checkLog(cfg *Config, s *state, info LogInfo) error {
 	was := s.newest()
+	if was == nil && cfg.Snapshot && info.Ready {
+		return stopf("drop the slot, if nobody else reads it, so that the capture makes its own; or set snapshot: never, to read from the slot's position on without the rows before",
+			"the slot was there before the capture: a snapshot of the tables cannot be tied to it")
+	}
 	if was == nil {
 		return nil
 	}
@@ -117,7 +124,7 @@ func checkLog(s *state, info LogInfo) error {
 		return stopf("if the database was replaced or restored, start over with a new capture name and topic prefix, so that nothing is mixed up",
 			"the state belongs to another log: it says %q, the database says %q", was.Identity, info.Identity)
 	}
-	if !info.Ready {
+	if !info.Ready && was.Snapshot != snapshotRunning {
 		return stopf("changes since then may be gone from the log: compare the target with the source, then start over with a new capture name and topic prefix",
 			"the slot or publication that this capture had read to %d is gone", was.Position.Offset)
 	}
@@ -130,10 +137,13 @@ func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *s
 	if err := checkUnused(ctx, cfg, s); err != nil {
 		return nil, err
 	}
+	if cfg.Snapshot {
+		return newSnapshot(ctx, cfg, src, info, s, prod)
+	}
 	from := info.Lowest
 	if !info.Ready {
 		var err error
-		if from, err = src.Prepare(ctx); err != nil {
+		if from, err = src.Prepare(ctx, false); err != nil {
 			return nil, err
 		}
 		cfg.Log.Info("slot and publication are ready", "position", from.Offset)
@@ -202,6 +212,9 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 	st, err := choose(s, tails)
 	if err != nil {
 		return nil, err
+	}
+	if st.from.Snapshot == snapshotRunning { // that it is done was not borne out
+		return newSnapshot(ctx, cfg, src, info, s, prod)
 	}
 	if err := checkReach(st.from, info); err != nil {
 		return nil, err

@@ -91,8 +91,12 @@ type state struct {
 }
 
 const (
-	routingKey   = "routing"
-	snapshotNone = "none"
+	routingKey = "routing"
+
+	// what a position says of the snapshot before it
+	snapshotNone    = "none"
+	snapshotRunning = "running" // the next start begins it anew
+	snapshotDone    = "done"
 )
 
 func positionKey(slot int) string { return "position/" + strconv.Itoa(slot) }

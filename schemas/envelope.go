@@ -32,6 +32,9 @@ type SourceTx struct {
 	ID            uint64 // PostgreSQL's 64-bit transaction id
 	CommitMicros  int64  // commit time, microseconds since 1970-01-01 UTC
 	LastCommitLSN uint64 // end of the commit before this one; 0: not known, null in sequence
+	// Snapshot: no transaction, but rows as a snapshot has them: snapshot is true, txId
+	// null, and CommitMicros the time of the snapshot.
+	Snapshot bool
 }
 
 // SourceTable is a table's part of the source block, made once for each table.
@@ -46,7 +49,8 @@ func NewSourceTable(schema, table string) SourceTable {
 // all rows of a transaction, is encoded once. It is not safe for concurrent use.
 type SourceWriter struct {
 	start    []byte // version, connector, name
-	snapshot []byte // snapshot, db, branch of sequence
+	live     []byte // snapshot (false), db, branch of sequence
+	snapshot []byte // the same with true
 
 	head     []byte // start, ts_ms, snapshot: up to the length of sequence
 	sequence []byte // text of sequence up to the second LSN
@@ -61,8 +65,10 @@ var sourceEnd = []byte{branchNull, branchNull, branchNull}
 func NewSourceWriter(c SourceConfig) *SourceWriter {
 	w := &SourceWriter{}
 	w.start = AppendString(AppendString(AppendString(nil, c.Version), c.Connector), c.Name)
-	w.snapshot = AppendString(AppendUnion(nil, 0), "false")
-	w.snapshot = AppendUnion(AppendString(w.snapshot, c.Database), branchValue)
+	middle := func(snapshot string) []byte {
+		return AppendUnion(AppendString(AppendString(AppendUnion(nil, 0), snapshot), c.Database), branchValue)
+	}
+	w.live, w.snapshot = middle("false"), middle("true")
 	return w
 }
 
@@ -70,7 +76,11 @@ func NewSourceWriter(c SourceConfig) *SourceWriter {
 func (w *SourceWriter) SetTransaction(tx SourceTx) {
 	w.head = append(w.head[:0], w.start...)
 	w.head = AppendLong(w.head, floorDiv(tx.CommitMicros, 1000))
-	w.head = append(w.head, w.snapshot...)
+	if tx.Snapshot {
+		w.head = append(w.head, w.snapshot...)
+	} else {
+		w.head = append(w.head, w.live...)
+	}
 
 	w.sequence = append(w.sequence[:0], "[null,\""...)
 	if tx.LastCommitLSN != 0 {
@@ -80,6 +90,10 @@ func (w *SourceWriter) SetTransaction(tx SourceTx) {
 	}
 	w.times = AppendLong(AppendUnion(w.times[:0], branchValue), tx.CommitMicros)
 	w.times = AppendLong(AppendUnion(w.times, branchValue), tx.CommitMicros*1000)
+	if tx.Snapshot {
+		w.txID = AppendUnion(w.txID[:0], branchNull)
+		return
+	}
 	w.txID = AppendLong(AppendUnion(w.txID[:0], branchValue), int64(tx.ID))
 }
 

@@ -35,6 +35,10 @@ type Config struct {
 	// created, every table.
 	Tables []string
 
+	// SnapshotReaders is how many connections read the tables of the initial snapshot side
+	// by side; 0: 2.
+	SnapshotReaders int
+
 	Unrepresentable string        // UnrepresentableStop (also if empty) or UnrepresentableNull
 	StatusInterval  time.Duration // at which the server hears from us at least; 0: 10 s
 	Version         string        // of tailrace, for Debezium's source.version
@@ -47,6 +51,9 @@ const (
 	maxNameLength         = 63 // NAMEDATALEN - 1
 	defaultStatusInterval = 10 * time.Second
 	connectTimeout        = 15 * time.Second
+
+	defaultSnapshotReaders = 2
+	maxSnapshotReaders     = 64
 )
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
@@ -75,6 +82,9 @@ func (c *Config) Validate() error {
 	case "", UnrepresentableStop, UnrepresentableNull:
 	default:
 		add("use stop or null", "unknown choice %q for values that cannot be represented", c.Unrepresentable)
+	}
+	if c.SnapshotReaders < 0 || c.SnapshotReaders > maxSnapshotReaders {
+		add(fmt.Sprintf("leave it out, or use 1 to %d", maxSnapshotReaders), "%d connections cannot read a snapshot", c.SnapshotReaders)
 	}
 	if c.StatusInterval < 0 {
 		add("leave it out, or give a positive duration", "status interval %s is negative", c.StatusInterval)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strconv"
 	"time"
@@ -37,16 +38,23 @@ var sessionSettings = map[string]string{
 	"search_path":        "pg_catalog",
 	"statement_timeout":  "0",
 	"synchronous_commit": "local",
+
+	"idle_in_transaction_session_timeout": "0", // an exported snapshot is such a transaction
 }
 
 // connectSQL opens an ordinary connection.
 func (c *Config) connectSQL(ctx context.Context) (*pgx.Conn, error) {
+	return c.connectWith(ctx, map[string]string{"statement_timeout": "60s"})
+}
+
+// connectWith opens an ordinary connection with settings over those of all sessions.
+func (c *Config) connectWith(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
 	conf, err := c.parseURL()
 	if err != nil {
 		return nil, err
 	}
 	c.setParams(&conf.Config)
-	conf.RuntimeParams["statement_timeout"] = "60s"
+	maps.Copy(conf.RuntimeParams, settings)
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return nil, connectError("connect to PostgreSQL", conf.User, conf.Database, err)

@@ -34,7 +34,7 @@ func wantRefused(t *testing.T, cfg Config, code int, message, hint string) {
 		defer cancel()
 		var info capture.LogInfo
 		if info, err = src.Inspect(ctx); err == nil && !info.Ready {
-			_, err = src.Prepare(ctx)
+			_, err = src.Prepare(ctx, false)
 		}
 		if err == nil {
 			err = src.Run(ctx, info.Lowest, newRecorder(t))

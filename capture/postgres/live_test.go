@@ -118,7 +118,7 @@ func (l *live) position() (capture.Position, error) {
 		return capture.Position{}, err
 	}
 	if !info.Ready {
-		return l.source.Prepare(ctx)
+		return l.source.Prepare(ctx, false)
 	}
 	if l.rec.pos.Compare(info.Lowest) < 0 {
 		return info.Lowest, nil

@@ -61,7 +61,7 @@ func (s *stream) row(ctx context.Context, lsn uint64, m []byte) error {
 	for {
 		column, err := s.encode(rel.plan, lsn)
 		if err == nil {
-			return s.emit(ctx, rel.plan.route, m[0])
+			return s.emit(ctx, rel.plan.route)
 		}
 		if err := s.widen(ctx, rel, column, lsn, err); err != nil {
 			return err
@@ -90,7 +90,7 @@ func (s *stream) relationOf(m []byte) (*relation, error) {
 // encode fills key and value, and for a key change also oldKey and second, from the row
 // message s.msg. On an error, column is the one that did not fit.
 func (w *rowWriter) encode(p *plan, lsn uint64) (column int, err error) {
-	op, r := w.msg.bytes[0], &w.msg
+	op, r := w.msg.op, &w.msg
 	w.keyChanged = false
 	if op == 'U' && r.oldTag != 0 {
 		fillUnchanged(p, r)
@@ -103,6 +103,8 @@ func (w *rowWriter) encode(p *plan, lsn uint64) (column int, err error) {
 	switch {
 	case op == 'I':
 		w.value, column, err = w.envelope(w.value, p, 'c', lsn)
+	case op == readRow:
+		w.value, column, err = w.envelope(w.value, p, 'r', lsn)
 	case op == 'D' || w.keyChanged:
 		w.value, column, err = w.envelope(w.value, p, 'd', lsn)
 		if err == nil && w.keyChanged {
@@ -141,12 +143,12 @@ func fillUnchanged(p *plan, r *rowMessage) {
 	}
 }
 
-// envelope writes a framed value over dst: before for u and d, after for c and u.
+// envelope writes a framed value over dst: before for u and d, after for c, u and r.
 func (w *rowWriter) envelope(dst []byte, p *plan, op byte, lsn uint64) (out []byte, column int, err error) {
 	r := &w.msg
 	dst = schemas.AppendFrame(dst[:0], p.route.ValueID)
 	switch {
-	case op != 'c' && r.oldTag == 'O':
+	case op != 'c' && r.oldTag == 'O': // a row that was read has none
 		dst, column, err = p.appendRow(schemas.AppendUnion(dst, schemas.EnvelopeRow), r.bytes, r.old)
 	case op == 'd':
 		dst, column, err = p.appendOldKey(schemas.AppendUnion(dst, schemas.EnvelopeRow), r.bytes, r.old)
@@ -166,22 +168,24 @@ func (w *rowWriter) envelope(dst []byte, p *plan, op byte, lsn uint64) (out []by
 }
 
 // emit hands over the records of the row message that encode wrote.
-func (w *rowWriter) emit(ctx context.Context, route *capture.Route, kind byte) error {
+func (w *rowWriter) emit(ctx context.Context, route *capture.Route) error {
 	w.change = capture.Change{Route: route, Key: w.key, Value: w.value}
 	if len(route.Table.Key) == 0 {
 		w.change.Key = nil
 	}
 	switch {
-	case kind == 'I':
+	case w.msg.op == 'I':
 		w.change.Op = 'c'
-	case kind == 'D':
+	case w.msg.op == readRow:
+		w.change.Op = 'r'
+	case w.msg.op == 'D':
 		w.change.Op = 'd'
 	case w.keyChanged:
 		return w.emitKeyChange(ctx)
 	default:
 		w.change.Op = 'u'
 	}
-	if err := w.out.Change(ctx, &w.change); err != nil || kind != 'D' || w.change.Key == nil {
+	if err := w.out.Change(ctx, &w.change); err != nil || w.msg.op != 'D' || w.change.Key == nil {
 		return err
 	}
 	w.change.Op, w.change.Value = 0, nil
@@ -236,7 +240,7 @@ func (s *stream) unknownLabel(c *column, i int) string {
 	if r.oldTag != 0 {
 		rows = append(rows, r.old)
 	}
-	if r.bytes[0] != 'D' {
+	if r.op != 'D' {
 		rows = append(rows, r.new)
 	}
 	for _, fields := range rows {

@@ -145,30 +145,79 @@ func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState)
 
 // Prepare creates the publication, if it is missing, and the slot, and returns the slot's
 // position: all that commits after it will be read. The server first waits for
-// transactions that are running to end.
-func (s *Source) Prepare(ctx context.Context) (capture.Position, error) {
+// transactions that are running to end. With snapshot, it first sees that the tables may
+// be read, and keeps the connection, and so what the slot exports, until Snapshot has
+// ended or Close.
+func (s *Source) Prepare(ctx context.Context, snapshot bool) (capture.Position, error) {
 	if err := s.fitPublication(ctx); err != nil {
 		return capture.Position{}, err
+	}
+	if snapshot {
+		if err := s.checkReadable(ctx); err != nil {
+			return capture.Position{}, err
+		}
 	}
 	conn, err := s.cfg.connectReplication(ctx)
 	if err != nil {
 		return capture.Position{}, err
 	}
+	made, lsn, err := s.createSlot(ctx, conn, snapshot)
+	if err != nil || !snapshot {
+		err = errors.Join(err, conn.terminate())
+		return capture.Position{Offset: uint64(lsn)}, err
+	}
+	s.mu.Lock()
+	s.export = &export{conn: conn, name: made.SnapshotName, lsn: uint64(lsn)}
+	s.mu.Unlock()
+	return capture.Position{Offset: uint64(lsn)}, nil
+}
+
+func (s *Source) createSlot(ctx context.Context, conn *session, snapshot bool) (made pglogrepl.CreateReplicationSlotResult, lsn pglogrepl.LSN, err error) {
+	action := "NOEXPORT_SNAPSHOT"
+	if snapshot {
+		action = "EXPORT_SNAPSHOT"
+		if _, err := conn.Exec(ctx, noTransactionTimeout).ReadAll(); err != nil {
+			return made, 0, fmt.Errorf("create slot %q: %w", s.cfg.Slot, err)
+		}
+	}
 	note := time.AfterFunc(5*time.Second, func() {
 		s.log.Info("the server creates the slot when transactions that began before have ended", "slot", s.cfg.Slot)
 	})
-	made, err := pglogrepl.CreateReplicationSlot(ctx, conn.PgConn, s.cfg.Slot, plugin,
-		pglogrepl.CreateReplicationSlotOptions{SnapshotAction: "NOEXPORT_SNAPSHOT"})
+	made, err = pglogrepl.CreateReplicationSlot(ctx, conn.PgConn, s.cfg.Slot, plugin,
+		pglogrepl.CreateReplicationSlotOptions{SnapshotAction: action})
 	note.Stop()
 	if err != nil {
-		return capture.Position{}, errors.Join(s.createError(err), conn.terminate())
+		return made, 0, s.createError(err)
 	}
-	lsn, err := pglogrepl.ParseLSN(made.ConsistentPoint)
-	if err = errors.Join(err, conn.terminate()); err != nil {
-		return capture.Position{}, fmt.Errorf("create slot %q: %w", s.cfg.Slot, err)
+	if lsn, err = pglogrepl.ParseLSN(made.ConsistentPoint); err != nil {
+		return made, 0, fmt.Errorf("create slot %q: %w", s.cfg.Slot, err)
 	}
 	s.log.Info("created the slot", "slot", s.cfg.Slot, "position", lsn.String())
-	return capture.Position{Offset: uint64(lsn)}, nil
+	return made, lsn, nil
+}
+
+// Discard drops the slot, if there is one: one that nobody uses and that is such as
+// Prepare makes.
+func (s *Source) Discard(ctx context.Context) error {
+	sql, err := s.catalog.connect(ctx)
+	if err != nil {
+		return err
+	}
+	state, err := s.readSlot(ctx, sql)
+	switch {
+	case err != nil || state == nil:
+		return err
+	case state.plugin != plugin || state.database != sql.Config().Database:
+		return misconfigured("choose another slot name, or drop that slot if nobody needs it",
+			"slot %q is of output plugin %q and database %q: it is not dropped", s.cfg.Slot, state.plugin, state.database)
+	case state.pid != nil:
+		return s.inUse(state, 0)
+	}
+	if _, err := sql.Exec(ctx, "SELECT pg_drop_replication_slot($1)", s.cfg.Slot); err != nil {
+		return fmt.Errorf("drop slot %q: %w", s.cfg.Slot, err)
+	}
+	s.log.Info("dropped the slot of a snapshot that was interrupted", "slot", s.cfg.Slot)
+	return nil
 }
 
 // createError classifies why there is no slot.

@@ -34,8 +34,9 @@ type Source struct {
 	catalog catalog
 	confirm *confirmation
 
-	mu   sync.Mutex
-	conn *session // of Run, until Close
+	mu     sync.Mutex
+	conn   *session // of Run, until Close
+	export *export  // what Prepare left for Snapshot
 }
 
 // New returns a source. It connects when Inspect is called. Its errors are those of
@@ -70,7 +71,7 @@ func (s *Source) Close() error {
 			err = nil
 		}
 	}
-	return errors.Join(err, s.catalog.close())
+	return errors.Join(err, s.endExport(), s.catalog.close())
 }
 
 // Run reads the log after from until ctx ends, see capture.Source. It leaves the
@@ -111,18 +112,23 @@ func (s *Source) replicate(ctx context.Context, from capture.Position) (*session
 }
 
 func (s *Source) newStream(conn *session, from capture.Position, out capture.Emitter) *stream {
+	st := s.newRows(conn.database, out)
+	st.frames, st.lastCommit = newFrames(conn.reader), from.Offset
+	st.pace = func(behind bool) { conn.socket.behind = behind }
+	st.reached(from.Offset)
+	st.told = st.pos
+	return st
+}
+
+// newRows returns a stream that knows how to write rows, and reads nothing.
+func (s *Source) newRows(database string, out capture.Emitter) *stream {
 	st := &stream{
-		src: s, frames: newFrames(conn.reader), describeTable: s.catalog.describe,
-		nulls:     s.cfg.Unrepresentable == UnrepresentableNull,
-		pace:      func(behind bool) { conn.socket.behind = behind },
+		src: s, describeTable: s.catalog.describe, nulls: s.cfg.Unrepresentable == UnrepresentableNull,
 		relations: make(map[uint32]*relation), current: make(map[string]*relation),
-		lastCommit: from.Offset,
 	}
 	st.out = out
 	st.source = schemas.NewSourceWriter(schemas.SourceConfig{
-		Version: s.cfg.Version, Connector: connector, Name: s.cfg.Prefix, Database: conn.database})
-	st.reached(from.Offset)
-	st.told = st.pos
+		Version: s.cfg.Version, Connector: connector, Name: s.cfg.Prefix, Database: database})
 	return st
 }
 

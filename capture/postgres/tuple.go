@@ -63,8 +63,12 @@ func walkTuple(m []byte, at int, fields []field) (end int, err error) {
 	return at, nil
 }
 
-// rowMessage is an Insert, Update or Delete in its parts.
+// readRow is the op of a rowMessage that no message of the log is: a row that was read.
+const readRow = 'r'
+
+// rowMessage is an Insert, Update or Delete in its parts, or a row that was read.
 type rowMessage struct {
+	op     byte // 'I', 'U', 'D', or readRow
 	bytes  []byte
 	oldTag byte    // 'K': old holds the key's columns; 'O': the whole row; 0: there is none
 	old    []field // of the row before
@@ -79,18 +83,19 @@ type rowMessage struct {
 //
 // r.old and r.new must have one element for each column of the relation.
 func (r *rowMessage) split(m []byte) (err error) {
-	r.bytes, r.oldTag = m, 0
+	r.op, r.bytes, r.oldTag = 0, m, 0
 	at := rowHeader
 	if len(m) <= at {
 		return errTruncated
 	}
-	if m[0] != 'I' && (m[at] == 'K' || m[at] == 'O') {
+	r.op = m[0]
+	if r.op != 'I' && (m[at] == 'K' || m[at] == 'O') {
 		r.oldTag = m[at]
 		if at, err = walkTuple(m, at+1, r.old); err != nil {
 			return fmt.Errorf("old row: %w", err)
 		}
 	}
-	if m[0] != 'D' {
+	if r.op != 'D' {
 		if len(m) <= at || m[at] != 'N' {
 			return errNoNewRow
 		}
