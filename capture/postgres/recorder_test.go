@@ -35,6 +35,10 @@ type recorder struct {
 	fail     error
 	confirm  func(capture.Position) // called at Commit and Idle
 	onChange func()
+	onRaw    func(*capture.Change)
+
+	sameRoutes bool // a version that was seen before has its route of then, as in a pipeline
+	quiet      bool // lines of changes are not written
 }
 
 type codecs struct{ key, value *goavro.Codec }
@@ -65,6 +69,9 @@ func (r *recorder) Begin(tx *capture.Tx) error {
 }
 
 func (r *recorder) Table(ctx context.Context, v *capture.TableVersion) (*capture.Route, error) {
+	if i := slices.Index(r.hashes, v.Hash); i >= 0 && r.sameRoutes {
+		return r.routes[i], nil
+	}
 	t, err := v.Describe(ctx)
 	if err != nil {
 		return nil, err
@@ -146,7 +153,14 @@ func (r *recorder) Change(_ context.Context, c *capture.Change) error {
 	if !r.open {
 		r.tb.Error("Change outside of a transaction")
 	}
-	r.line("%s", r.show(c))
+	if r.onRaw != nil {
+		r.onRaw(c)
+	}
+	if r.quiet {
+		signal(r.news)
+	} else {
+		r.line("%s", r.show(c))
+	}
 	if r.onChange != nil {
 		r.onChange()
 	}
