@@ -64,7 +64,7 @@ func BenchmarkLiveDrain(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer src.Close()
-			start, err := src.Prepare(b.Context())
+			start, err := src.Prepare(b.Context(), false)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -226,6 +226,7 @@ func (w *snapshotWriter) writeBlock(ctx context.Context, b *block) error {
 		}
 		rest = more
 	}
+	w.shrink()
 	if b.last {
 		w.endTable(t)
 	}

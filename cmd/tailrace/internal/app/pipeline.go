@@ -42,6 +42,7 @@ func (a *app) newPipeline(c *config.Capture) *pipeline {
 				Registry:      a.registry.Client,
 				Source:        func() (capture.Source, error) { return postgres.New(source) },
 				Transactional: a.broker.transactional(),
+				Snapshot:      c.Snapshot == config.SnapshotInitial,
 				Topics:        topics(c.Topics),
 				Codec:         codec,
 				Monitor:       p.monitor,

@@ -72,6 +72,7 @@ type Capture struct {
 	Name            string    `yaml:"name" jsonschema:"required" jsonschema_description:"Name of the capture; its state topic and its transactional id carry it."`
 	Prefix          string    `yaml:"prefix" jsonschema_description:"First part of its topics' names. Default: the name."`
 	Postgres        *Postgres `yaml:"postgres" jsonschema:"required" jsonschema_description:"The PostgreSQL server whose log is read."`
+	Snapshot        string    `yaml:"snapshot" jsonschema:"enum=initial,enum=never" jsonschema_description:"initial: the first start reads the tables before it reads the log. never: only what changes from then on. Default: initial."`
 	Topics          Topics    `yaml:"topics" jsonschema_description:"How its topics are created."`
 	Compression     string    `yaml:"compression" jsonschema:"enum=none,enum=gzip,enum=snappy,enum=lz4,enum=zstd" jsonschema_description:"Codec of record batches. Default: lz4."`
 	Unrepresentable string    `yaml:"unrepresentable" jsonschema:"enum=stop,enum=null" jsonschema_description:"What becomes of a value that the type cannot hold (numeric NaN): stop the capture, or null in a nullable column. Default: stop."`
@@ -103,6 +104,8 @@ const (
 	DefaultHTTPListen     = "127.0.0.1:9090"
 	DefaultMinFree        = Size(256 << 20)
 	DefaultPartitions     = 4
+
+	SnapshotInitial = "initial" // of Capture.Snapshot
 )
 
 // fill sets what the file left out.
@@ -128,6 +131,7 @@ func (c *Config) fill() {
 func (c *Capture) fill(embedded bool) {
 	c.Prefix = or(c.Prefix, c.Name)
 	c.Compression = or(c.Compression, "lz4")
+	c.Snapshot = or(c.Snapshot, SnapshotInitial)
 	c.Unrepresentable = or(c.Unrepresentable, "stop")
 	c.Topics.Partitions = or(c.Topics.Partitions, DefaultPartitions)
 	if embedded {

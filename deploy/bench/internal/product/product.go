@@ -92,6 +92,7 @@ log:
   format: text
 captures:
   - name: %s
+    snapshot: never
     postgres:
       url: "${env:BENCH_DATABASE}"
       tables: [public.*]
