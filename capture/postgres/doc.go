@@ -19,6 +19,16 @@
 // Emitter. The other, in confirm.go, is the only writer on the connection: it tells the
 // server what was received and what is durable, also while the first one is held up.
 //
+// The initial snapshot takes the same way from the plan on:
+//
+//	reader.read        COPY of one table, in the transaction that imported the snapshot
+//	blockWriter.Write  whole rows are gathered into a block, which goes to the writer
+//	splitCopy          a row is split into fields, unescaped in place
+//	plan.appendRow     and so on, as above
+//
+// Several readers run side by side, each with its connection; the goroutine that called
+// Snapshot is the only one that calls the Emitter.
+//
 // What the log does not say (NOT NULL, defaults, the order of key columns, the labels of
 // an enum) is read from the catalog as it is when the version is described, which may be
 // later than the change. Where the catalog contradicts the log, the log wins: a NULL in a

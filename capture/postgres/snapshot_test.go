@@ -3,8 +3,10 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tailrace/tailrace/capture"
 )
@@ -125,6 +127,28 @@ func BenchmarkSnapshotRow(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/200, "ns/row")
+}
+
+// Every now and then the log says how far each table is.
+func TestSnapshotReport(t *testing.T) {
+	w, table := ordersSnapshot(t, newRecorder(t))
+	var said strings.Builder
+	w.src.log = slog.New(slog.NewTextHandler(&said, nil))
+	w.begun = time.Now().Add(-20 * time.Second)
+	table.rows, table.estimate, w.total = 1000, 4000, 1000
+	w.active = []*readTable{table}
+	w.reported = time.Now()
+	if w.report(); said.Len() > 0 {
+		t.Errorf("too early: %s", said.String())
+	}
+	w.reported = w.begun
+	w.report()
+	w.report()
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got,
+		"table=public.orders rows=1000 tables_done=0 tables=1 rows_per_second=49 estimated=4000 eta=1m0s") &&
+		!strings.Contains(got, "table=public.orders rows=1000 tables_done=0 tables=1 rows_per_second=50 estimated=4000 eta=1m0s") {
+		t.Error(got)
+	}
 }
 
 // What is cut at any places comes out as blocks of whole rows, of at least blockBytes but
