@@ -182,7 +182,7 @@ func BenchmarkLiveLatency(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	start, err := src.Prepare(b.Context())
+	start, err := src.Prepare(b.Context(), false)
 	if err != nil {
 		b.Fatal(err)
 	}
