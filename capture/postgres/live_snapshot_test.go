@@ -437,7 +437,7 @@ func TestLiveSnapshotStopped(t *testing.T) {
 			l.rec.fail = boom
 		}
 	}
-	if err := l.trySnapshot(false, nil); !errors.Is(err, boom) {
+	if err := l.trySnapshot(false, nil); err != boom {
 		t.Errorf("got %v", err)
 	}
 	if rows > 500 {

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -34,7 +33,12 @@ func (s *Source) Snapshot(ctx context.Context, anew bool, out capture.Emitter) (
 	if e == nil {
 		return stop("", "read the snapshot: none was exported")
 	}
-	defer func() { err = errors.Join(err, s.endExport()) }()
+	ending := func(end func() error) {
+		if endErr := end(); err == nil { // an error of the Emitter is returned as it is
+			err = endErr
+		}
+	}
+	defer func() { ending(s.endExport) }()
 	n := s.cfg.SnapshotReaders
 	if n == 0 {
 		n = defaultSnapshotReaders
@@ -43,7 +47,7 @@ func (s *Source) Snapshot(ctx context.Context, anew bool, out capture.Emitter) (
 	readers, err := s.openReaders(ctx, e, n, full)
 	defer func() {
 		for _, r := range readers {
-			err = errors.Join(err, r.close())
+			ending(r.close)
 		}
 	}()
 	if err != nil {

@@ -99,7 +99,7 @@ func (s *Source) refuseUnreadable(tables []*readTable) error {
 	user := quoteIdent(s.cfg.user())
 	switch {
 	case len(denied) > 0:
-		return unfit(fmt.Sprintf("as their owner: GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s; or set snapshot: never, to read only what changes from now on",
+		return unfit(fmt.Sprintf("as their owner: GRANT USAGE ON SCHEMA %s TO %s; GRANT SELECT ON %s TO %s;",
 			strings.Join(schemas, ", "), user, strings.Join(denied, ", "), user),
 			"user %s may not read %d of the tables to be read first, among them %s", user, len(denied), first)
 	case len(hidden) > 0:
