@@ -38,6 +38,8 @@ func Run(t *testing.T, target Target) {
 		{"reorder", testReorder},
 		{"poison row", testPoison},
 		{"schema change", testSchemaChange},
+		{"new table", testNewTable},
+		{"standby", testStandby},
 		{"truncate", testTruncate},
 		{"truncate of a backfill", testTruncateOutside},
 		{"truncate by key", testTruncateKeys},
@@ -305,6 +307,36 @@ func testSchemaChange(f *fixture) {
 	t3 := f.Table(narrow, 2)
 	f.Tx(change(t3, 'u', 2, 21), change(t3, 'c', 4, 40))
 	f.want("items", "1|11|a|e", `2|21|b|\N`, "3|30|c|d", `4|40|\N|\N`)
+}
+
+// A table that comes to be while the sink runs is read from its first transaction on.
+func testNewTable(f *fixture) {
+	t := f.Table(items(), 2)
+	f.Tx(change(t, 'c', 1, 10, "a"))
+	f.start(f.config(sinks.Transactions))
+	f.want("items", "1|10|a")
+	other := items()
+	other.Name = "others"
+	o := f.Table(other, 3)
+	f.Tx(change(o, 'c', 5, 50, "x"), change(t, 'u', 1, 11, "b"), change(o, 'c', 6, 60, "y"))
+	f.want("others", "5|50|x", "6|60|y")
+	f.want("items", "1|11|b")
+}
+
+// A second member stands by, and goes on when the first one leaves.
+func testStandby(f *fixture) {
+	t := f.Table(items(), 2)
+	f.Tx(change(t, 'c', 1, 10, "a"))
+	stop, _ := f.start(f.config(sinks.Transactions))
+	f.want("items", "1|10|a")
+	f.start(f.config(sinks.Transactions))
+	f.Tx(change(t, 'c', 2, 20, "b"))
+	f.want("items", "1|10|a", "2|20|b")
+	if err := stop(); err != nil {
+		f.Fatal(err)
+	}
+	f.Tx(change(t, 'd', 1), change(t, 'u', 2, 21, "c"))
+	f.want("items", "2|21|c")
 }
 
 func testTruncate(f *fixture) {
