@@ -141,8 +141,8 @@ func checkKey(t *sinks.Table, has *target, quoted string) error {
 
 // written says whether rows of a topic were applied already, so that its table must exist.
 func (s *Sink) written(topic string) bool {
-	for p, at := range s.positions {
-		if p.Topic == topic && at.N > 0 {
+	for p, h := range s.taken {
+		if p.Topic == topic && h.filled {
 			return true
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,12 +14,12 @@ import (
 
 // Sink applies changes to one database over one connection. It serves one run.
 type Sink struct {
-	cfg       Config
-	to        *pgx.ConnConfig
-	conn      *pgx.Conn
-	fences    map[sinks.Partition]int64
-	positions map[sinks.Partition]sinks.Position
-	open      bool // a transaction is open: batches with More were written
+	cfg    Config
+	to     *pgx.ConnConfig
+	conn   *pgx.Conn
+	taken  map[sinks.Partition]held // as they were when they were taken, or are durable since
+	filled map[sinks.Partition]bool // those that the open transaction applies rows of
+	open   bool                     // a transaction is open: batches with More were written
 
 	plans   map[*sinks.Table]*plan
 	stages  int // numbers names of temporary tables and prepared statements
@@ -79,12 +78,16 @@ func (s *Sink) Take(ctx context.Context, ps []sinks.Partition) (map[sinks.Partit
 	if err := ensurePositions(ctx, s.conn); err != nil {
 		return nil, s.positionError(err)
 	}
-	fences, positions, err := take(ctx, s.conn, &s.cfg, ps)
+	taken, err := take(ctx, s.conn, &s.cfg, ps)
 	if err != nil {
 		return nil, s.positionError(err)
 	}
-	s.fences, s.positions = fences, positions
-	return maps.Clone(positions), nil
+	s.taken = taken
+	positions := make(map[sinks.Partition]sinks.Position)
+	for p, h := range taken {
+		positions[p] = h.at
+	}
+	return positions, nil
 }
 
 func (s *Sink) positionError(err error) error {
@@ -99,6 +102,7 @@ func (s *Sink) positionError(err error) error {
 // Apply writes a batch and its positions in one transaction; see sinks.Sink.
 func (s *Sink) Apply(ctx context.Context, b *sinks.Batch) error {
 	s.schema = b.Schema
+	s.fill(b)
 	if err := s.begin(ctx, b); err != nil {
 		return err
 	}
@@ -110,10 +114,22 @@ func (s *Sink) Apply(ctx context.Context, b *sinks.Batch) error {
 		return err
 	}
 	if b.More {
-		maps.Copy(s.positions, b.Positions)
 		return nil
 	}
-	return s.commit(ctx, b)
+	return s.commit(ctx)
+}
+
+// fill notes the partitions of which b has rows.
+func (s *Sink) fill(b *sinks.Batch) {
+	if !s.open {
+		s.filled = make(map[sinks.Partition]bool)
+	}
+	for _, c := range b.Changes {
+		switch c.Op {
+		case sinks.OpCreate, sinks.OpRead, sinks.OpUpdate, sinks.OpDelete:
+			s.filled[c.Partition] = true
+		}
+	}
 }
 
 // begin begins a transaction, if none is open, and claims the positions: from here on a
@@ -130,9 +146,9 @@ func (s *Sink) begin(ctx context.Context, b *sinks.Batch) error {
 	s.open = true
 	var err error
 	if b.More && !wasOpen {
-		err = hold(ctx, s.conn, s.cfg.Name, s.fences)
+		err = hold(ctx, s.conn, s.cfg.Name, s.taken)
 	} else if !b.More {
-		err = move(ctx, s.conn, s.cfg.Name, s.fences, b.Positions)
+		err = move(ctx, s.conn, s.cfg.Name, s.taken, s.filled, b.Positions)
 	}
 	if err != nil {
 		return writeError(s.user(), `tailrace."position"`, err)
@@ -152,7 +168,7 @@ func (s *Sink) inSeries(ctx context.Context, b *sinks.Batch, why error) error {
 	return (&applier{s: s, series: true}).apply(ctx, b.Changes)
 }
 
-func (s *Sink) commit(ctx context.Context, b *sinks.Batch) error {
+func (s *Sink) commit(ctx context.Context) error {
 	sinks.Failpoint("sink-before-commit")
 	if err := s.exec(ctx, "commit"); err != nil {
 		return writeError(s.user(), "", fmt.Errorf("commit: %w", err))
@@ -162,7 +178,11 @@ func (s *Sink) commit(ctx context.Context, b *sinks.Batch) error {
 	for _, p := range s.plans {
 		p.dirty, p.keyDirty = false, false
 	}
-	maps.Copy(s.positions, b.Positions)
+	for p := range s.filled {
+		h := s.taken[p]
+		h.filled = true
+		s.taken[p] = h
+	}
 	return nil
 }
 

@@ -353,6 +353,18 @@ func TestTableGone(t *testing.T) {
 	b.fails("gone from the target")
 }
 
+// A TRUNCATE of a table that never had a row makes no table; the first row does.
+func TestTruncateBeforeRows(t *testing.T) {
+	b := newBench(t)
+	tab := b.Table(intTable("x", "id", "v"), 2)
+	other := b.Table(intTable("y", "id", "v"), 1)
+	b.Tx(sinktest.Change{Table: tab, Op: 't'}, create(other, 1, 1))
+	b.start()
+	b.want("y", "1|1")
+	b.Tx(create(tab, 2, 2))
+	b.want("x", "2|2")
+}
+
 // Tables without a key: rows are added; one that looks like the old one goes.
 func TestWithoutKey(t *testing.T) {
 	b := newBench(t)
