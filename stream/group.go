@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -483,67 +482,4 @@ func (m *member) answered(op string, code Code) *Error {
 		e.act, e.hint = actStop, hint
 	}
 	return e
-}
-
-// share plans who gets which partitions: the leader's work.
-func (m *member) share(ctx context.Context, g *Generation, members []joingroup.ResponseMember) ([]syncgroup.RequestAssignment, error) {
-	all := make([]subscriber, 0, len(members))
-	wanted := make(map[string]bool)
-	for _, r := range members {
-		topics, owned, err := parseSubscription(r.Metadata)
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: member %s: %w", opJoin, m.cfg.Group, r.MemberID, err)
-		}
-		for _, t := range topics {
-			wanted[t] = true
-		}
-		all = append(all, subscriber{id: r.MemberID, topics: topics, owned: owned})
-	}
-	var err error
-	if g.shared, err = m.partitions(ctx, slices.Sorted(maps.Keys(wanted))); err != nil {
-		return nil, err
-	}
-	plan := shareEvenly
-	if m.cfg.Single {
-		plan = shareSingle
-	}
-	plan(all, g.shared)
-	out := make([]syncgroup.RequestAssignment, 0, len(all))
-	for i := range all {
-		out = append(out, syncgroup.RequestAssignment{MemberID: all[i].id, Assignment: appendAssignment(nil, all[i].partitions)})
-	}
-	return out, nil
-}
-
-// partitions asks how many partitions topics have; those that are not there
-// are left out.
-func (m *member) partitions(ctx context.Context, topics []string) (map[string]int32, error) {
-	res, err := m.client.metadata(ctx, topics)
-	if err != nil {
-		return nil, err
-	}
-	counts := make(map[string]int32)
-	for i := range res.Topics {
-		switch t := &res.Topics[i]; Code(t.ErrorCode) {
-		case 0, codeLeaderNotAvailable:
-			counts[t.Name] = int32(len(t.Partitions))
-		case codeTopicNotAuthorized:
-			return nil, answered(opMetadata, t.Name, -1, codeTopicNotAuthorized, "")
-		}
-	}
-	return counts, nil
-}
-
-// grown says whether there are partitions that the generation does not share.
-func (m *member) grown(ctx context.Context, g *Generation) bool {
-	now, err := m.partitions(ctx, m.cfg.Topics)
-	if err != nil {
-		return false
-	}
-	for topic, n := range now {
-		if n > g.shared[topic] {
-			return true
-		}
-	}
-	return false
 }

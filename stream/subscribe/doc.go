@@ -10,8 +10,8 @@
 // The upper one is for programs: To joins a consumer group, decodes rows into
 // structs, and commits what was acknowledged.
 //
-// The way of a record in: Feed.read fetches (stream.Reader drops what was
-// aborted), partition.add checks its number and place (sequence.admit), copies
+// The way of a record in: partition.read fetches (stream.Reader drops what was
+// aborted), partition.add checks its number and place (sequence.judge), copies
 // it into a Batch and finds its Table; Feed.Next gives the batch; Rows.Decode
 // walks the row.
 //
