@@ -10,8 +10,11 @@ import (
 	"github.com/tailrace/tailrace/stream/subscribe"
 )
 
-// groupQueue is how many transactions wait while the target is busy.
-const groupQueue = 4096
+// Bounds of what waits while the target is busy.
+const (
+	queueTransactions = 4096
+	queueBytes        = 32 << 20
+)
 
 // reportEvery is how often offsets are reported to the group.
 const reportEvery = 5 * time.Second
@@ -75,12 +78,17 @@ func (r *run) unknown(part stream.EndPart) error {
 // busy goes into the next batch together. The first to fail ends the other.
 func (r *run) collect(ctx context.Context, tc subscribe.TransactionsConfig) error {
 	readCtx, stop := context.WithCancel(ctx)
-	queue, failed := make(chan *subscribe.Transaction, groupQueue), make(chan error, 1)
+	queue, failed := make(chan *subscribe.Transaction, queueTransactions), make(chan error, 1)
+	room := &budget{limit: queueBytes, freed: make(chan struct{}, 1)}
 	go func() {
 		defer close(queue)
 		for tx, err := range subscribe.Transactions(readCtx, tc) {
 			if err != nil {
 				failed <- err
+				return
+			}
+			if !room.take(readCtx, sizeOf(tx)) {
+				failed <- context.Cause(readCtx)
 				return
 			}
 			select {
@@ -96,7 +104,7 @@ func (r *run) collect(ctx context.Context, tc subscribe.TransactionsConfig) erro
 	for _, p := range tc.Partitions {
 		partitions[p.Topic]++
 	}
-	err := r.drain(ctx, queue, partitions)
+	err := r.drain(ctx, queue, newCollector(partitions, room))
 	stop()
 	readErr := <-failed
 	if err == nil {
@@ -106,8 +114,7 @@ func (r *run) collect(ctx context.Context, tc subscribe.TransactionsConfig) erro
 }
 
 // drain applies what comes until the queue is closed.
-func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, partitions map[string]int) error {
-	c := newCollector(partitions)
+func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, c *collector) error {
 	reported := time.Now()
 	for {
 		if more, err := c.next(queue); !more || err != nil {

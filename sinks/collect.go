@@ -7,8 +7,11 @@ import (
 	"github.com/tailrace/tailrace/stream/subscribe"
 )
 
-// groupChanges is from how many changes on a batch is full.
-const groupChanges = 50_000
+// From how many changes, or bytes of them, on a batch is full.
+const (
+	groupChanges = 50_000
+	groupBytes   = 16 << 20
+)
 
 // collector makes batches of what subscribe.Transactions gives.
 //
@@ -19,7 +22,9 @@ const groupChanges = 50_000
 type collector struct {
 	batch      Batch
 	whole      int            // source transactions that end in the batch
+	bytes      int            // of the batch
 	partitions map[string]int // how many a topic has
+	room       *budget        // of the queue
 
 	taken  []*subscribe.Transaction // their changes are in the batch
 	kept   []*subscribe.Transaction // some of their changes are parked
@@ -27,8 +32,8 @@ type collector struct {
 	wait   []*subscribe.Transaction // transactions behind parked changes
 }
 
-func newCollector(partitions map[string]int) *collector {
-	return &collector{partitions: partitions, parked: make(map[Partition][]*Change)}
+func newCollector(partitions map[string]int, room *budget) *collector {
+	return &collector{partitions: partitions, room: room, parked: make(map[Partition][]*Change)}
 }
 
 // next fills the batch with at least one transaction, or piece of one, and with what else
@@ -38,16 +43,20 @@ func (c *collector) next(queue <-chan *subscribe.Transaction) (bool, error) {
 	if c.batch.More {
 		positions = c.batch.Positions // of the pieces so far
 	}
-	c.batch, c.whole = Batch{Changes: c.batch.Changes[:0], Positions: positions, More: c.batch.More}, 0
+	c.whole, c.bytes = 0, 0
+	c.batch = Batch{Changes: c.batch.Changes[:0], Positions: positions, More: c.batch.More}
 	tx, ok := <-queue
 	if !ok {
 		return false, nil
 	}
 	for ok {
+		size := sizeOf(tx)
+		c.room.give(size)
+		c.bytes += size
 		if err := c.add(tx); err != nil {
 			return false, err
 		}
-		if len(c.batch.Changes) >= groupChanges {
+		if len(c.batch.Changes) >= groupChanges || c.bytes >= groupBytes {
 			return true, nil
 		}
 		select {
