@@ -72,7 +72,7 @@ func (k *keyed) round(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		waits, err := k.take1(ctx, b)
+		waits, err := k.upToBarrier(ctx, b)
 		if err != nil {
 			return err
 		}
@@ -87,8 +87,8 @@ func (k *keyed) round(ctx context.Context) error {
 	}
 }
 
-// take1 applies a batch of one partition up to a TRUNCATE, at which the partition is parked.
-func (k *keyed) take1(ctx context.Context, b *subscribe.Batch) (waits bool, err error) {
+// upToBarrier applies a batch of one partition up to a TRUNCATE, at which the partition is parked.
+func (k *keyed) upToBarrier(ctx context.Context, b *subscribe.Batch) (waits bool, err error) {
 	out := Batch{Positions: make(map[Partition]Position)}
 	for i := range b.Changes {
 		c := &b.Changes[i]
