@@ -19,7 +19,7 @@ import (
 
 // captureCommand holds the commands about captures.
 func (c *cli) captureCommand() *cobra.Command {
-	cmd := group(&cobra.Command{Use: "capture", Short: "See how captures are doing"})
+	cmd := group(&cobra.Command{Use: "capture", Short: "See how captures and sinks are doing"})
 	cmd.AddCommand(c.captureStatusCommand())
 	return cmd
 }
@@ -51,6 +51,12 @@ func (c *cli) captureStatusCommand() *cobra.Command {
 			}
 			if err := c.answer(cmd, summary, s, statusTable(s)); err != nil {
 				return err
+			}
+			if len(s.Sinks) > 0 && c.format != "json" {
+				fmt.Fprintln(c.out)
+				if err := c.answer(cmd, summary, s, sinkTable(s)); err != nil {
+					return err
+				}
 			}
 			c.explain(s)
 			if check && !s.Ready {
@@ -161,6 +167,22 @@ func statusTable(s *httpapi.Status) table {
 	return t
 }
 
+// sinkTable is what a status says of sinks, as lines and columns.
+func sinkTable(s *httpapi.Status) table {
+	t := table{head: []string{"SINK", "STATE", "SINCE", "RESTARTS", "FROM", "LAG", "CHANGES", "TRANSACTIONS"}}
+	for _, one := range s.Sinks {
+		var changes uint64
+		for _, n := range one.Events {
+			changes += n
+		}
+		t.rows = append(t.rows, []string{
+			one.Name, string(one.State), one.Since.UTC().Format(time.RFC3339), strconv.Itoa(one.Restarts), one.From,
+			strconv.FormatFloat(one.Lag, 'f', 1, 64) + "s", strconv.FormatUint(changes, 10), strconv.FormatUint(one.Transactions, 10),
+		})
+	}
+	return t
+}
+
 // explain writes errors and hints below the table.
 func (c *cli) explain(s *httpapi.Status) {
 	if c.format == "json" {
@@ -169,6 +191,9 @@ func (c *cli) explain(s *httpapi.Status) {
 	problems := map[string]*httpapi.Problem{}
 	for i := range s.Captures {
 		problems["capture "+s.Captures[i].Name] = s.Captures[i].Error
+	}
+	for i := range s.Sinks {
+		problems["sink "+s.Sinks[i].Name] = s.Sinks[i].Error
 	}
 	problems["registry"] = s.Registry.Error
 	for _, part := range sortedKeys(problems) {

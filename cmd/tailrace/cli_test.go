@@ -112,6 +112,10 @@ func status(ready bool) httpapi.Status {
 			LastEvent: &at, Events: map[string]uint64{"create": 3, "delete": 1},
 		}},
 	}
+	s.Sinks = []httpapi.Sink{{
+		Name: "warehouse", From: "shop", State: httpapi.Running, Since: at, Lag: 0.06,
+		LastEvent: &at, Events: map[string]uint64{"create": 3, "delete": 1}, Transactions: 2,
+	}}
 	if !ready {
 		s.Causes = []string{`capture "erp" is waiting: connect: no route`}
 		s.Captures = append(s.Captures, httpapi.Capture{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +28,7 @@ func (c *cli) configCommand() *cobra.Command {
 type validation struct {
 	File     string           `json:"file"`
 	Captures int              `json:"captures"`
+	Sinks    int              `json:"sinks"`
 	Findings []config.Finding `json:"findings"`
 }
 
@@ -53,10 +55,22 @@ func (c *cli) configValidateCommand() *cobra.Command {
 			if cfg.Broker.Embedded != nil {
 				broker = "the embedded broker"
 			}
-			summary := fmt.Sprintf("%s is valid: %s on %s", c.file, count(len(cfg.Captures), "capture"), broker)
-			return c.answer(cmd, summary, validation{c.file, len(cfg.Captures), []config.Finding{}}, table{})
+			summary := fmt.Sprintf("%s is valid: %s on %s", c.file, parts(cfg), broker)
+			return c.answer(cmd, summary, validation{c.file, len(cfg.Captures), len(cfg.Sinks), []config.Finding{}}, table{})
 		},
 	}
+}
+
+// parts counts what a configuration has.
+func parts(cfg *config.Config) string {
+	var out []string
+	if n := len(cfg.Captures); n > 0 {
+		out = append(out, count(n, "capture"))
+	}
+	if n := len(cfg.Sinks); n > 0 {
+		out = append(out, count(n, "sink"))
+	}
+	return strings.Join(out, " and ")
 }
 
 // configSchema prints the schema: as it is, or in an envelope if JSON was asked for.

@@ -32,10 +32,11 @@ type app struct {
 	broker   *broker
 	registry *schemaRegistry
 	captures []*pipeline
+	sinks    []*target
 }
 
-// Run makes a process of cfg and lets it work until ctx ends, every capture has stopped,
-// or a part that all need fails. When ctx ends, captures write what is complete and
+// Run makes a process of cfg and lets it work until ctx ends, every capture and sink has
+// stopped, or a part that all need fails. When ctx ends, captures write what is complete and
 // confirm it first. The error is that of the part that failed; nil: nothing failed.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	a := &app{cfg: cfg, opts: opts, started: time.Now().UTC(), metrics: newMetrics(opts.Version)}
@@ -54,6 +55,9 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	for i := range cfg.Captures {
 		a.captures = append(a.captures, a.newPipeline(&cfg.Captures[i]))
 	}
+	for i := range cfg.Sinks {
+		a.sinks = append(a.sinks, a.newTarget(&cfg.Sinks[i]))
+	}
 	opts.Log.Info("listening", "what", "http", "address", api.Addr().String())
 	return a.run(ctx, api)
 }
@@ -71,8 +75,8 @@ func newMetrics(version string) *prometheus.Registry {
 	return r
 }
 
-// run starts every part, waits for the captures to end, then ends what served them. A
-// part that serves and fails ends the captures.
+// run starts every part, waits for the captures and sinks to end, then ends what served
+// them. A part that serves and fails ends the captures and sinks.
 func (a *app) run(ctx context.Context, api net.Listener) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -95,7 +99,7 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 		serve(a.registry.serve)
 		serve(a.registry.sup.Run)
 	}
-	errs := a.capture(working)
+	errs := a.work(working)
 	release()
 	servers.Wait()
 	close(failures)
@@ -105,16 +109,22 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 	return join(errs)
 }
 
-// capture runs every capture until all have ended, and returns their errors.
-func (a *app) capture(ctx context.Context) []error {
-	errs := make([]error, len(a.captures))
+// work runs every capture and sink until all have ended, and returns their errors.
+func (a *app) work(ctx context.Context) []error {
+	errs := make([]error, len(a.captures)+len(a.sinks))
 	var all sync.WaitGroup
-	for i, p := range a.captures {
+	start := func(i int, kind, name string, sup *supervisor) {
 		all.Go(func() {
-			if errs[i] = p.sup.Run(ctx); errs[i] != nil {
-				a.opts.Log.Error("capture stopped", "capture", p.cfg.Name, "error", errs[i], "hint", Hint(errs[i]))
+			if errs[i] = sup.Run(ctx); errs[i] != nil {
+				a.opts.Log.Error(kind+" stopped", kind, name, "error", errs[i], "hint", Hint(errs[i]))
 			}
 		})
+	}
+	for i, p := range a.captures {
+		start(i, "capture", p.cfg.Name, p.sup)
+	}
+	for i, t := range a.sinks {
+		start(len(a.captures)+i, "sink", t.cfg.Name, t.sup)
 	}
 	all.Wait()
 	return errs
@@ -148,6 +158,9 @@ func (a *app) status() httpapi.Status {
 	for _, p := range a.captures {
 		s.Captures = append(s.Captures, p.status())
 	}
+	for _, t := range a.sinks {
+		s.Sinks = append(s.Sinks, t.status())
+	}
 	s.Causes = causes(&s)
 	s.Ready = len(s.Causes) == 0
 	return s
@@ -165,6 +178,11 @@ func causes(s *httpapi.Status) []string {
 	for _, c := range s.Captures {
 		if c.State != httpapi.Running {
 			out = append(out, cause("capture "+strconv.Quote(c.Name), c.State, c.Error))
+		}
+	}
+	for _, t := range s.Sinks {
+		if t.State != httpapi.Running && t.State != httpapi.Standby {
+			out = append(out, cause("sink "+strconv.Quote(t.Name), t.State, t.Error))
 		}
 	}
 	return out

@@ -110,9 +110,10 @@ func TestCauses(t *testing.T) {
 		Broker:   httpapi.BrokerStatus{Low: true},
 		Registry: httpapi.RegistryStatus{Kind: "served", State: httpapi.Starting},
 		Captures: []httpapi.Capture{{Name: "a", State: httpapi.Running}, {Name: "b", State: httpapi.Stopped, Error: &httpapi.Problem{Message: "no"}}},
+		Sinks:    []httpapi.Sink{{Name: "c", State: httpapi.Running}, {Name: "d", State: httpapi.Standby}, {Name: "e", State: httpapi.Waiting}},
 	}
 	got := causes(&s)
-	if len(got) != 3 || !strings.Contains(got[0], "min_free") || got[1] != "registry is starting" || got[2] != `capture "b" is stopped: no` {
+	if len(got) != 4 || !strings.Contains(got[0], "min_free") || got[1] != "registry is starting" || got[2] != `capture "b" is stopped: no` || got[3] != `sink "e" is waiting` {
 		t.Errorf("got %q", got)
 	}
 	s = httpapi.Status{Registry: httpapi.RegistryStatus{Kind: "external"}, Captures: s.Captures[:1]}

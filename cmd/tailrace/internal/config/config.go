@@ -1,6 +1,9 @@
 package config
 
-import "github.com/tailrace/tailrace/capture/postgres"
+import (
+	"github.com/tailrace/tailrace/capture/postgres"
+	"github.com/tailrace/tailrace/sinks"
+)
 
 // Config is the whole file. Load returns it with defaults filled in and validated.
 type Config struct {
@@ -8,7 +11,8 @@ type Config struct {
 	Registry Registry  `yaml:"registry" jsonschema_description:"Where schemas live: our own server (serve) or another one (url). Default: serve on 127.0.0.1:8081."`
 	HTTP     HTTP      `yaml:"http" jsonschema_description:"Metrics, health and status of the process."`
 	Log      Log       `yaml:"log" jsonschema_description:"The log on stderr."`
-	Captures []Capture `yaml:"captures" jsonschema:"required" jsonschema_description:"One entry for each database whose log is tailed."`
+	Captures []Capture `yaml:"captures" jsonschema_description:"One entry for each database whose log is tailed. Without any, there must be sinks."`
+	Sinks    []Sink    `yaml:"sinks" jsonschema_description:"One entry for each target that changes are applied to."`
 }
 
 // Broker says where topics live. Exactly one of its fields is set.
@@ -95,6 +99,20 @@ type Topics struct {
 	Config      map[string]string `yaml:"config" jsonschema_description:"Topic settings for new topics, as the broker names them."`
 }
 
+// Sink is one target that the changes of one capture are applied to.
+type Sink struct {
+	Name     string  `yaml:"name" jsonschema:"required" jsonschema_description:"Name of the sink; its positions in the target and its consumer group carry it."`
+	From     string  `yaml:"from" jsonschema:"required" jsonschema_description:"Whose changes: a capture's name, or the prefix of topics that another process writes."`
+	Postgres *Target `yaml:"postgres" jsonschema:"required" jsonschema_description:"The PostgreSQL database that changes are applied to."`
+	Mode     string  `yaml:"mode" jsonschema:"enum=transactions,enum=keys" jsonschema_description:"What is kept together: whole source transactions, or only the order of each key, with many processes sharing the work. Default: transactions."`
+}
+
+// Target is a PostgreSQL database that changes are applied to.
+type Target struct {
+	URL    Secret `yaml:"url" jsonschema:"required" jsonschema_description:"Connection string, postgres://user:password@host:port/database."`
+	Schema string `yaml:"schema" jsonschema_description:"Schema that all tables go to. Default: schemas called as the source's."`
+}
+
 // The defaults of what a file leaves out.
 const (
 	DefaultDir            = "./data"
@@ -124,6 +142,9 @@ func (c *Config) fill() {
 	c.Log.Format = or(c.Log.Format, "auto")
 	for i := range c.Captures {
 		c.Captures[i].fill(c.Broker.Embedded != nil)
+	}
+	for i := range c.Sinks {
+		c.Sinks[i].Mode = or(c.Sinks[i].Mode, string(sinks.Transactions))
 	}
 }
 
@@ -177,4 +198,15 @@ func (c *Capture) Source() postgres.Config {
 		Slot: p.Slot, Publication: p.Publication, CreatePublication: *p.CreatePublication,
 		Tables: p.Tables, Unrepresentable: c.Unrepresentable,
 	}
+}
+
+// Prefix returns the topic prefix that a sink's from names: that of the capture of this
+// name, else from itself.
+func (c *Config) Prefix(from string) string {
+	for i := range c.Captures {
+		if c.Captures[i].Name == from {
+			return c.Captures[i].Prefix
+		}
+	}
+	return from
 }

@@ -218,7 +218,7 @@ func TestSchema(t *testing.T) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Properties) != 5 || s.AdditionalProperties || len(s.Required) != 2 {
+	if len(s.Properties) != 6 || s.AdditionalProperties || len(s.Required) != 1 {
 		t.Errorf("got %+v", s)
 	}
 }

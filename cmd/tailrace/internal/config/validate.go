@@ -66,13 +66,14 @@ func (v *validator) missing(path, what string) {
 func (v *validator) config(c *Config) {
 	v.shared(c)
 	v.listens(c)
-	if len(c.Captures) == 0 {
+	if len(c.Captures) == 0 && len(c.Sinks) == 0 {
 		v.missing("captures", "name at least one database to tail")
 	}
 	for i := range c.Captures {
 		v.capture(fmt.Sprintf("captures[%d]", i), &c.Captures[i])
 	}
 	v.distinct(c.Captures)
+	v.sinks(c)
 }
 
 // shared checks what every command needs: broker and registry.

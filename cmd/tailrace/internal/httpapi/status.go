@@ -11,6 +11,7 @@ type Status struct {
 	Broker   BrokerStatus   `json:"broker"`
 	Registry RegistryStatus `json:"registry"`
 	Captures []Capture      `json:"captures"`
+	Sinks    []Sink         `json:"sinks,omitempty"`
 }
 
 // BrokerStatus says where topics live.
@@ -36,6 +37,7 @@ const (
 	Starting State = "starting" // recovering; nothing is written yet
 	Running  State = "running"  // reading and writing
 	Waiting  State = "waiting"  // failed, and will be started again at RetryAt
+	Standby  State = "standby"  // a sink: another process does the work, this one takes over when it ends
 	Stopped  State = "stopped"  // by a fatal error, by another process, or because the process ends
 )
 
@@ -53,6 +55,22 @@ type Capture struct {
 	LastEvent *time.Time        `json:"last_event,omitempty"` // commit time of the last change written
 	Events    map[string]uint64 `json:"events"`               // changes written since the process began, by operation
 	Error     *Problem          `json:"error,omitempty"`      // the last one; stays until a run is healthy again
+}
+
+// Sink is one sink's part of the status.
+type Sink struct {
+	Name     string     `json:"name"`
+	From     string     `json:"from"` // prefix of the topics that it reads
+	State    State      `json:"state"`
+	Since    time.Time  `json:"since"`
+	Restarts int        `json:"restarts"`
+	RetryAt  *time.Time `json:"retry_at,omitempty"`
+
+	Lag          float64           `json:"lag_seconds"`          // of the last applied change, from its commit until it was durable in the target
+	LastEvent    *time.Time        `json:"last_event,omitempty"` // commit time of the last applied change
+	Events       map[string]uint64 `json:"events"`               // changes applied since the process began, by operation
+	Transactions uint64            `json:"transactions"`         // whole source transactions applied since
+	Error        *Problem          `json:"error,omitempty"`
 }
 
 // Problem is an error as a person should see it.

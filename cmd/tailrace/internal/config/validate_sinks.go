@@ -1,0 +1,63 @@
+package config
+
+import "fmt"
+
+// sinks checks every sink, and that no two share positions.
+func (v *validator) sinks(c *Config) {
+	taken := map[string]string{}
+	for i := range c.Sinks {
+		s, path := &c.Sinks[i], fmt.Sprintf("sinks[%d]", i)
+		v.sink(path, s)
+		v.from(path+".from", s.From, c)
+		if other, ok := taken[s.Name]; ok {
+			v.report(CodeConflict, path+".name", path+".name is the same as "+other, "each sink has its own positions")
+		} else if s.Name != "" {
+			taken[s.Name] = path + ".name"
+		}
+	}
+}
+
+// sink checks one sink.
+func (v *validator) sink(path string, s *Sink) {
+	switch {
+	case s.Name == "":
+		v.missing(path+".name", "")
+	case !namePattern.MatchString(s.Name):
+		v.report(CodeInvalidValue, path+".name", path+".name has characters that a name cannot have", "use a-z, 0-9, - and _")
+	}
+	p := s.Postgres
+	if p == nil {
+		v.missing(path+".postgres", "say which database to write to")
+		return
+	}
+	path += ".postgres"
+	switch {
+	case !p.URL.Set():
+		v.missing(path+".url", "write it as ${env:NAME}, postgres://user:password@host:port/database")
+	case !postgresURL(p.URL.Reveal()):
+		v.report(CodeInvalidValue, path+".url", path+".url is not a PostgreSQL address", "write postgres://user:password@host:port/database")
+	}
+	if len(p.Schema) > 63 {
+		v.report(CodeInvalidValue, path+".schema", path+".schema is longer than 63 bytes", "")
+	}
+}
+
+// from checks whose changes a sink applies. On the embedded broker nobody but this
+// process's captures writes.
+func (v *validator) from(path, from string, c *Config) {
+	var names []string
+	for i := range c.Captures {
+		if one := &c.Captures[i]; from != "" && (one.Name == from || one.Prefix == from) {
+			return
+		}
+		names = append(names, c.Captures[i].Name)
+	}
+	switch {
+	case from == "":
+		v.missing(path, "name a capture")
+	case !prefixPattern.MatchString(from):
+		v.report(CodeInvalidValue, path, path+" cannot begin a topic's name", "use a capture's name, or letters, digits, '.', '_' and '-'")
+	case c.Broker.Embedded != nil:
+		v.report(CodeInvalidValue, path, fmt.Sprintf("no capture is called %q, and only captures of this file write to the embedded broker", from), didYouMean(from, names))
+	}
+}
