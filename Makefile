@@ -1,4 +1,5 @@
 # make            lists the targets
+# make demo       a pipeline at work, nothing else needed but Go
 # make test       everything that a fresh clone needs, then every test
 
 SHELL := /bin/bash
@@ -7,11 +8,12 @@ SHELL := /bin/bash
 DEPS := .deps
 PG15 := /usr/lib/postgresql/15/bin/postgres
 TESTFLAGS ?=
+DEMOFLAGS ?=
 PACKAGES ?= ./...
 # Packages whose tests also run with the race detector: those with goroutines of their own.
 RACE ?= ./stream/... ./schemas/registry/... ./capture/... ./cmd/...
 
-.PHONY: help build test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-bigtx
+.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-bigtx
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +25,10 @@ test: deps vet test-tools ## every test, on the embedded broker and on Apache Ka
 	bin/test/kafka -- bin/test/count \
 	  "go test -json -timeout 20m $(TESTFLAGS) $(PACKAGES)" \
 	  "go test -json -timeout 20m -race $(TESTFLAGS) $(RACE)"
+
+demo: ## a pipeline at work, with a database of its own; Ctrl-C ends it (DEMOFLAGS="--for 20s")
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || test -n "$(findstring --postgres,$(DEMOFLAGS))" || $(MAKE) $(PG15)
+	go run ./cmd/tailrace demo $(DEMOFLAGS)
 
 vet: ## go vet and gofmt, of both builds
 	@bad=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); test -z "$$bad" || { echo "not formatted:"; echo "$$bad"; exit 1; }

@@ -87,7 +87,7 @@ func TestReadmeNamesFunctions(t *testing.T) {
 // Each configuration in the README is valid.
 func TestReadmeConfigurations(t *testing.T) {
 	text, _ := readme(t)
-	for _, v := range []string{"SHOP_URL", "REGISTRY_PASSWORD"} {
+	for _, v := range []string{"SHOP_URL", "WAREHOUSE_URL", "REGISTRY_PASSWORD"} {
 		t.Setenv(v, "postgres://u@h/db")
 	}
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```|<<'END'\n(.*?)END\n").FindAllStringSubmatch(text, -1)
@@ -118,12 +118,16 @@ func TestReadmeNamesFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	demo, _, err := root.Find([]string{"demo"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	found := regexp.MustCompile("`--([a-z-]+)").FindAllStringSubmatch(text, -1)
 	if len(found) < 10 {
 		t.Fatalf("%d flags", len(found))
 	}
 	for _, m := range found {
-		if root.PersistentFlags().Lookup(m[1]) == nil && tail.Flags().Lookup(m[1]) == nil && status.Flags().Lookup(m[1]) == nil {
+		if root.PersistentFlags().Lookup(m[1]) == nil && tail.Flags().Lookup(m[1]) == nil && status.Flags().Lookup(m[1]) == nil && demo.Flags().Lookup(m[1]) == nil {
 			t.Errorf("no flag --%s", m[1])
 		}
 	}

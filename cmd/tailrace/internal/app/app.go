@@ -21,6 +21,14 @@ import (
 type Options struct {
 	Version string
 	Log     *slog.Logger
+	Watch   func(View) // told once the parts are there, before they start; may be nil
+}
+
+// View shows a process at work, to the program that runs it. Its functions may be called
+// from any goroutine until Run returns.
+type View struct {
+	Status    func() httpapi.Status
+	Latencies func() []time.Duration // from commit to durable in the target, of the sinks' last batches
 }
 
 // app is a process at work.
@@ -57,6 +65,9 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	}
 	for i := range cfg.Sinks {
 		a.sinks = append(a.sinks, a.newTarget(&cfg.Sinks[i]))
+	}
+	if opts.Watch != nil {
+		opts.Watch(View{Status: a.status, Latencies: a.latencies})
 	}
 	opts.Log.Info("listening", "what", "http", "address", api.Addr().String())
 	return a.run(ctx, api)
@@ -164,6 +175,15 @@ func (a *app) status() httpapi.Status {
 	s.Causes = causes(&s)
 	s.Ready = len(s.Causes) == 0
 	return s
+}
+
+// latencies are those of all sinks.
+func (a *app) latencies() []time.Duration {
+	var out []time.Duration
+	for _, t := range a.sinks {
+		out = append(out, t.monitor.Latencies()...)
+	}
+	return out
 }
 
 // causes says what keeps the process from being ready.

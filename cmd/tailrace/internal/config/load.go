@@ -45,6 +45,13 @@ func FromOverrides(o Overrides) (*Config, error) {
 	return c, finish("flags", nil, d)
 }
 
+// Parse is Load for the text of a configuration whose references to the environment env
+// answers; it reads no file. name stands for the file in errors.
+func Parse(name string, src []byte, env func(string) (string, bool)) (*Config, error) {
+	none := func(string) ([]byte, error) { return nil, os.ErrNotExist }
+	return parse(name, src, Overrides{}, references{env: env, file: none})
+}
+
 // parse is Load for a file's bytes.
 func parse(file string, src []byte, o Overrides, refs references) (*Config, error) {
 	d := newDecoder(refs)
