@@ -108,6 +108,7 @@ func TestSlotInUse(t *testing.T) {
 	db := pg.CreateDatabase(t)
 	sql(t, pg, db, "CREATE TABLE orders (id bigint PRIMARY KEY, note text)")
 	s := on(t, pg.AdminURL(db)+"&options=-c%20wal_sender_timeout%3D1000")
+	s.more = "    snapshot: never\n"
 	first := s.configure(t).start(t)
 	first.ready()
 	s.broker, s.registry = embeddedBroker(t), ownRegistry(t)

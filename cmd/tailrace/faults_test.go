@@ -41,7 +41,8 @@ func newScene(t *testing.T, opts testenv.PGOptions, broker string) *scene {
 	if err := s.pg.Exec(t.Context(), "postgres", "CREATE TABLE orders (id bigint PRIMARY KEY, note text)"); err != nil {
 		t.Fatal(err)
 	}
-	s.settings = settings{name: testenv.Unique("fault"), broker: broker, registry: ownRegistry(t), url: s.pg.AdminURL("postgres")}
+	s.settings = settings{name: testenv.Unique("fault"), broker: broker, registry: ownRegistry(t), url: s.pg.AdminURL("postgres"),
+		more: "    snapshot: never\n"} // a fault would have it begin anew, with a TRUNCATE
 	in := s.configure(t)
 	s.process = in.start(t)
 	s.ready()
