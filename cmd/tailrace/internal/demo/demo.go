@@ -172,6 +172,8 @@ func (d *demo) pipeline(ctx context.Context) (*Result, error) {
 	case <-d.ended:
 		return nil, d.failed()
 	}
+	status := d.process.Status()
+	d.view.say("the topics: tailrace topic list --brokers %s --registry-url %s", status.Broker.Address, status.Registry.URL)
 	d.view.say("copying %d rows that are in the shop already", d.existing)
 	if err := d.until(ctx, "the rows of the snapshot", func(s *httpapi.Status) (bool, error) {
 		return snapshotted(s) >= uint64(d.existing), nil
