@@ -45,10 +45,6 @@ type order struct {
 	Pos  uint64 `json:"pos"`
 }
 
-func (p positionState) place() stream.Place {
-	return stream.Place{Epoch: p.Epoch, File: p.Order.File, Pos: p.Order.Pos}
-}
-
 // partitionState is the record partition/<topic>/<number>: the last record that was
 // written there, now and before the cut g.
 type partitionState struct {
