@@ -45,6 +45,9 @@ type server struct {
 // The caller must stop it.
 func startServer(ctx context.Context, base string) (*server, error) {
 	bin, err := findPrograms(ctx)
+	if errors.Is(err, errNoServer) {
+		bin, err = downloaded(ctx, base, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +89,25 @@ func findPrograms(ctx context.Context) (string, error) {
 	}
 	if best == "" {
 		return "", &environmentError{"find a PostgreSQL server of version 14 or newer",
-			"install one (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql), or name a running one with --postgres", nil}
+			"install one (Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server; macOS: brew install postgresql), or npm, to download one; or name a running one with --postgres", errNoServer}
 	}
 	return best, nil
+}
+
+// errNoServer: this machine has no PostgreSQL that would do.
+var errNoServer = errors.New("there is none")
+
+// downloaded returns where the programs are that were fetched because of none, the error
+// that says that there are none.
+func downloaded(ctx context.Context, base string, none error) (string, error) {
+	bin, err := downloadPrograms(ctx, base)
+	if err == nil && versionOf(ctx, bin) < oldest {
+		err = errors.New("it does not run here")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w; download one: %w", none, err)
+	}
+	return bin, nil
 }
 
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
@@ -124,7 +143,7 @@ func serverUser() (*syscall.Credential, error) {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 		}
 	}
-	return nil, &environmentError{"find a user to run PostgreSQL as", "PostgreSQL does not run as root: start the demo as another user, or name a running server with --postgres", nil}
+	return nil, &environmentError{"find a user to run PostgreSQL as", "PostgreSQL does not run as root: start the demo as another user, or name a running server with --postgres", errors.New("there is neither postgres nor nobody")}
 }
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
@@ -263,9 +282,6 @@ type environmentError struct {
 
 // Error implements error.
 func (e *environmentError) Error() string {
-	if e.err == nil {
-		return e.what + ": there is none"
-	}
 	return e.what + ": " + e.err.Error()
 }
 
