@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"syscall"
@@ -40,7 +39,7 @@ func (b *bench) yardstick(ctx context.Context, db string, t *timing) error {
 		return err
 	}
 	fill := func(text []byte, sql string) error {
-		_, err := conn.PgConn().CopyFrom(ctx, io.Reader(bytes.NewReader(text)), sql)
+		_, err := conn.PgConn().CopyFrom(ctx, bytes.NewReader(text), sql)
 		return err
 	}
 	err = exec("BEGIN; CREATE TEMPORARY TABLE staged (LIKE public.orders) ON COMMIT DROP; CREATE TEMPORARY TABLE keys (id bigint) ON COMMIT DROP")
