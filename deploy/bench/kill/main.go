@@ -4,11 +4,15 @@
 // writers' own logs of acknowledged commits and by a reader that is not the product's.
 //
 //	go run ./deploy/bench/kill -broker embedded|kafka [-kills 100] [-changes 50000]
-//	    [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
+//	    [-target postgres] [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
 //
 // On the embedded broker, which lives in the capture's process, the broker dies with it.
 // On Apache Kafka the committed records are judged after every kill, too: each source
 // transaction must be there whole or not at all.
+//
+// With a target the process has a sink, too, and is killed at the sink's failpoints as well.
+// All the while a reader of the target looks for a part of a source transaction; at the end
+// the tables of both databases must be equal.
 //
 // The mutants show that the judge sees what it is there for. Of trust-position and no-drop
 // nothing can be seen on Apache Kafka, where the state is committed together with the
@@ -35,11 +39,19 @@ import (
 // Kafka only.
 var failpoints = []string{"received", "appended", "produced", "state-written", "in-end", "ended"}
 
+// sinkFailpoints are those of the sink.
+var sinkFailpoints = []string{"sink-received", "sink-mid-batch", "sink-before-commit", "sink-after-commit"}
+
+// perKey is the fault that the sink can be given: its mode that does not keep transactions
+// whole.
+const perKey = "per-key"
+
 // mutants are the faults that the product can be given.
 var mutants = []string{"drop-row", "repeat-row", "drop-tombstone", "ack-early", "trust-position", "no-drop"}
 
 type options struct {
 	broker    string
+	target    string // "" or "postgres"
 	kills     int
 	changes   int
 	failpoint string
@@ -75,10 +87,11 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("kill", flag.ContinueOnError)
 	f.StringVar(&o.broker, "broker", "embedded", "embedded or kafka")
+	f.StringVar(&o.target, "target", "", "apply the changes, too: postgres")
 	f.IntVar(&o.kills, "kills", 100, "how often to kill the capture")
 	f.IntVar(&o.changes, "changes", 50000, "the least number of changes to make")
-	f.StringVar(&o.failpoint, "failpoint", "", "use this failpoint only: "+strings.Join(failpoints, ", "))
-	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", "))
+	f.StringVar(&o.failpoint, "failpoint", "", "use this failpoint only: "+strings.Join(slices.Concat(failpoints, sinkFailpoints), ", "))
+	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", ")+", or, with a target, "+perKey)
 	f.Uint64Var(&o.seed, "seed", rand.Uint64()>>32, "seed of the writers and the kills")
 	f.Float64Var(&o.rate, "rate", 600, "changes per second while the capture is being killed")
 	f.BoolVar(&o.keep, "keep", false, "keep the directory with the logs also if nothing is wrong")
@@ -88,9 +101,11 @@ func parse(args []string) (options, error) {
 	switch {
 	case o.broker != "embedded" && o.broker != "kafka":
 		return o, fmt.Errorf("no broker %q: embedded or kafka", o.broker)
+	case o.target != "" && o.target != "postgres":
+		return o, fmt.Errorf("no target %q: postgres", o.target)
 	case o.failpoint != "" && !slices.Contains(o.failpoints(), o.failpoint):
 		return o, fmt.Errorf("no failpoint %q on %s: %s", o.failpoint, o.broker, strings.Join(o.failpoints(), ", "))
-	case o.mutant != "" && !slices.Contains(mutants, o.mutant):
+	case o.mutant != "" && (o.mutant != perKey || o.target == "") && !slices.Contains(mutants, o.mutant):
 		return o, fmt.Errorf("no mutant %q: %s", o.mutant, strings.Join(mutants, ", "))
 	case o.kills < 0 || o.changes < 1 || o.rate <= 0:
 		return o, errors.New("-kills, -changes and -rate must be positive")
@@ -98,9 +113,13 @@ func parse(args []string) (options, error) {
 	return o, nil
 }
 
-// failpoints are those of the broker.
+// failpoints are those of the target, then those of the broker.
 func (o *options) failpoints() []string {
-	return slices.DeleteFunc(slices.Clone(failpoints), func(name string) bool {
+	all := slices.Clone(failpoints)
+	if o.target != "" {
+		all = slices.Concat(sinkFailpoints, failpoints)
+	}
+	return slices.DeleteFunc(all, func(name string) bool {
 		return name == "in-end" && o.broker != "kafka" || o.failpoint != "" && name != o.failpoint
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -14,8 +15,23 @@ type attempt struct {
 	after     time.Duration // of random kills
 }
 
-// patience is how long a failpoint is waited for before the capture is killed all the same.
-const patience = 10 * time.Second
+// A failpoint is waited for so long before the capture is killed all the same. A sink may
+// have to wait until its group on Apache Kafka has given up a dead member (ten seconds).
+const (
+	patience     = 10 * time.Second
+	sinkPatience = 25 * time.Second
+)
+
+// wait is how long to wait for the end at most.
+func (a *attempt) wait() time.Duration {
+	switch {
+	case a.failpoint == "":
+		return a.after
+	case slices.Contains(sinkFailpoints, a.failpoint):
+		return sinkPatience
+	}
+	return patience
+}
 
 // plan draws attempts.
 type plan struct {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -22,6 +23,7 @@ type result struct {
 	Reordered  int            `json:"reordered"`
 	Torn       int            `json:"torn"`
 	Wrong      int            `json:"wrong"` // records that nobody committed, or with another content
+	*verdict                  // of the target; nil without
 	Stopped    string         `json:"stopped,omitempty"`
 	Mutant     string         `json:"mutant,omitempty"`
 	Records    int            `json:"records"`
@@ -34,6 +36,9 @@ type result struct {
 
 func newResult(o options) result {
 	r := result{Broker: o.broker, Failpoints: map[string]int{}, Mutant: o.mutant, Seed: o.seed}
+	if o.target != "" {
+		r.verdict = &verdict{Target: o.target}
+	}
 	for _, name := range o.failpoints() {
 		r.Failpoints[name] = 0
 	}
@@ -59,6 +64,9 @@ func (r *result) take(v *judge.Verdict) {
 
 // good says that nothing was found and the product did not give up.
 func (r *result) good() bool {
+	if r.verdict != nil && (!r.Equal || r.Half > 0) {
+		return false
+	}
 	return r.Lost+r.Repeated+r.Gaps+r.Reordered+r.Torn+r.Wrong == 0 && r.Stopped == ""
 }
 
@@ -67,7 +75,7 @@ func (r *result) print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "broker\t%s\n", r.Broker)
 	at := 0
-	for _, name := range failpoints {
+	for _, name := range slices.Concat(sinkFailpoints, failpoints) {
 		if n, used := r.Failpoints[name]; used {
 			fmt.Fprintf(t, "killed at %s\t%d\n", name, n)
 			at += n
@@ -76,6 +84,9 @@ func (r *result) print(w io.Writer) {
 	fmt.Fprintf(t, "killed at random\t%d\n", r.Kills-at)
 	fmt.Fprintf(t, "changes acknowledged\t%d\nrecords read\t%d\njudged between kills\t%d\n", r.Changes, r.Records, r.Cuts)
 	fmt.Fprintf(t, "lost\t%d\nrepeated\t%d\ngaps\t%d\nreordered\t%d\ntorn\t%d\nwrong\t%d\n", r.Lost, r.Repeated, r.Gaps, r.Reordered, r.Torn, r.Wrong)
+	if r.verdict != nil {
+		fmt.Fprintf(t, "target equal\t%t\nlooks at the target\t%d\nhalf transactions seen\t%d\n", r.Equal, r.Polls, r.Half)
+	}
 	fmt.Fprintf(t, "seconds\t%.1f\nseed\t%d\n", r.Seconds, r.Seed)
 	if r.Mutant != "" {
 		fmt.Fprintf(t, "mutant\t%s\n", r.Mutant)

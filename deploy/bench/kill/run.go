@@ -38,6 +38,7 @@ type bench struct {
 	load    *workload.Load
 	reader  *topics.Reader // of committed records between kills; nil on the embedded broker
 	plan    plan
+	target  *target // nil without
 	result  result
 }
 
@@ -87,12 +88,23 @@ func (b *bench) start(ctx context.Context) (err error) {
 		return err
 	}
 	cfg := product.Config{Dir: b.dir, Database: b.pg.AdminURL(database), Prefix: prefix, Partitions: 4, Env: []string{"TAILRACE_MUTANT=" + b.mutant}}
+	if b.options.target != "" {
+		cfg.Target, cfg.Mode = b.pg.AdminURL(targetDatabase), "transactions"
+		if b.mutant == perKey {
+			cfg.Mode = "keys"
+		}
+	}
 	if b.broker == "kafka" {
 		if b.kafka, err = testenv.StartKafka(ctx, testenv.KafkaOptions{}); err != nil {
 			return err
 		}
 		cfg.Kafka = b.kafka.Addr()
 		if b.reader, err = topics.NewReader(b.kafka.Addr(), prefix); err != nil {
+			return err
+		}
+	}
+	if b.options.target != "" {
+		if b.target, err = watch(ctx, b.pg, cfg.Kafka); err != nil {
 			return err
 		}
 	}
@@ -107,7 +119,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	}
 	ready, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	return b.product.Ready(ready)
+	return b.product.Capturing(ready)
 }
 
 func (b *bench) close() error {
@@ -117,6 +129,9 @@ func (b *bench) close() error {
 	}
 	if b.product != nil {
 		errs = append(errs, b.product.Close())
+	}
+	if b.target != nil {
+		errs = append(errs, b.target.rest())
 	}
 	if b.kafka != nil {
 		errs = append(errs, b.kafka.Close())
@@ -169,6 +184,11 @@ func (b *bench) kills(ctx context.Context) error {
 		if err := b.cut(ctx); err != nil {
 			return err
 		}
+		if b.target != nil {
+			if err := b.target.forget(ctx); err != nil {
+				return fmt.Errorf("take the dead member out of the sink's group: %w", err)
+			}
+		}
 		at = b.plan.draw()
 		if b.result.Kills == b.options.kills {
 			at = attempt{}
@@ -182,11 +202,7 @@ func (b *bench) kills(ctx context.Context) error {
 
 // endAt waits for the running capture's end as at says; false: it ended by itself.
 func (b *bench) endAt(ctx context.Context, at attempt) (bool, error) {
-	wait := at.after
-	if at.failpoint != "" {
-		wait = patience
-	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(at.wait())
 	defer timer.Stop()
 	select {
 	case <-b.product.Done():
@@ -273,6 +289,9 @@ func (b *bench) judge(ctx context.Context) error {
 	if err := b.drain(ctx); err != nil || b.result.Stopped != "" {
 		return err
 	}
+	if err := b.judgeTarget(ctx); err != nil || b.result.Stopped != "" {
+		return err
+	}
 	transactions, err := b.load.Transactions()
 	if err != nil {
 		return err
@@ -354,8 +373,53 @@ func (b *bench) drain(ctx context.Context) error {
 	return nil
 }
 
+// judgeTarget waits until the barrier's row is in the target, too, and compares the tables.
+func (b *bench) judgeTarget(ctx context.Context) error {
+	if b.target == nil {
+		return nil
+	}
+	deadline := time.NewTimer(drainWithin)
+	defer deadline.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if there, err := b.target.arrived(ctx); err != nil {
+			return err
+		} else if there {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-b.product.Done():
+			b.stopped()
+			return nil
+		case <-deadline.C:
+			b.result.Stopped = fmt.Sprintf("the end does not reach the target in %s: %s", drainWithin, b.product.Stopped(ctx))
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	different, err := b.target.compare(ctx)
+	if err != nil {
+		return err
+	}
+	b.result.details = append(b.result.details, different...)
+	if err := b.target.rest(); err != nil {
+		return err
+	}
+	*b.result.verdict = b.target.found
+	return nil
+}
+
+// minPolls is how often the target must have been looked at.
+const minPolls = 100
+
 // complete fails if the run does not prove what it is there for.
 func (b *bench) complete() error {
+	if b.target != nil && b.result.Stopped == "" && b.result.Polls < minPolls {
+		return fmt.Errorf("the target was looked at %d times only", b.result.Polls)
+	}
 	if b.result.Stopped != "" || b.options.kills < 5*len(b.plan.from) {
 		return nil
 	}

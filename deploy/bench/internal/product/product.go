@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,7 +36,10 @@ func Build(ctx context.Context, dir string, failpoints bool) (string, error) {
 	return bin, nil
 }
 
-// Config is what a capture of the bench is configured with.
+// Sink is the name of the sink, if there is one.
+const Sink = "target"
+
+// Config is what a capture of the bench, and its sink, are configured with.
 type Config struct {
 	Dir        string // for the configuration, the log and the embedded broker's data
 	Bin        string // of Build
@@ -45,6 +49,8 @@ type Config struct {
 	Partitions int
 	Env        []string          // NAME=value, beside the environment of this process
 	Topics     map[string]string // settings of the topics
+	Target     string            // URL of a database to apply the changes to; "": no sink
+	Mode       string            // of the sink
 }
 
 // Product is the capture's process, one run after the other. It belongs to one goroutine.
@@ -99,6 +105,9 @@ captures:
     topics:
       partitions: %d
 %s`, broker, ports[1], ports[2], cfg.Prefix, cfg.Partitions, settings.String())
+	if cfg.Target != "" {
+		text += fmt.Sprintf("sinks:\n  - name: %s\n    from: %s\n    mode: %s\n    postgres:\n      url: \"${env:BENCH_TARGET}\"\n", Sink, cfg.Prefix, cfg.Mode)
+	}
 	return p, os.WriteFile(p.file, []byte(text), 0o600)
 }
 
@@ -119,7 +128,7 @@ func (p *Product) Start(env ...string) error {
 	cmd := exec.Command(p.cfg.Bin, "run", "-f", p.file)
 	cmd.Dir = p.cfg.Dir
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(append(os.Environ(), "BENCH_DATABASE="+p.cfg.Database), append(p.cfg.Env, env...)...)
+	cmd.Env = append(append(os.Environ(), "BENCH_DATABASE="+p.cfg.Database, "BENCH_TARGET="+p.cfg.Target), append(p.cfg.Env, env...)...)
 	p.proc, err = testenv.StartProcess(cmd, syscall.SIGKILL)
 	return err
 }
@@ -160,21 +169,37 @@ func (p *Product) Log(n int) string {
 	return string(text[max(0, len(text)-n):])
 }
 
-// Ready waits until the product says that every capture runs. It fails when ctx ends or
-// the process does.
+// Ready waits until the product says that every capture and sink runs. It fails when ctx
+// ends or the process does.
 func (p *Product) Ready(ctx context.Context) error {
+	return p.await(ctx, "ready", func() bool { return ready(ctx, p.http+"/readyz") })
+}
+
+// Capturing waits until every capture runs; a sink may still wait for topics, which come
+// with the first change. It fails when ctx ends or the process does.
+func (p *Product) Capturing(ctx context.Context) error {
+	return p.await(ctx, "capturing", func() bool {
+		s, err := p.status(ctx)
+		if err != nil {
+			return false
+		}
+		return len(s.Captures) > 0 && !slices.ContainsFunc(s.Captures, func(a activity) bool { return a.State != "running" })
+	})
+}
+
+func (p *Product) await(ctx context.Context, what string, is func() bool) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if ready(ctx, p.http+"/readyz") {
+		if is() {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-p.Done():
-			return fmt.Errorf("the capture ended before it was ready: %s\n%s", p.End(), p.Log(4000))
+			return fmt.Errorf("the capture ended before it was %s: %s\n%s", what, p.End(), p.Log(4000))
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the capture to be ready: %w\n%s", ctx.Err(), p.Log(4000))
+			return fmt.Errorf("wait for the capture to be %s: %w\n%s", what, ctx.Err(), p.Log(4000))
 		}
 	}
 }
@@ -192,32 +217,40 @@ func ready(ctx context.Context, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// Stopped says why a capture does not go on, if one has given up: its error as /status
-// tells it. "" also if the product does not answer.
-func (p *Product) Stopped(ctx context.Context) string {
+// activity is a capture or a sink in the status.
+type activity struct {
+	State string
+	Error *struct{ Message string }
+}
+
+type status struct{ Captures, Sinks []activity }
+
+func (p *Product) status(ctx context.Context) (*status, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.http+"/status", nil)
 	if err != nil {
-		return ""
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return ""
+		return nil, err
 	}
 	defer resp.Body.Close()
-	var status struct {
-		Captures []struct {
-			State string
-			Error *struct{ Message string }
-		}
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+	s := new(status)
+	return s, json.NewDecoder(resp.Body).Decode(s)
+}
+
+// Stopped says why a capture or sink does not go on, if one has given up: its error as
+// /status tells it. "" also if the product does not answer.
+func (p *Product) Stopped(ctx context.Context) string {
+	s, err := p.status(ctx)
+	if err != nil {
 		return ""
 	}
-	for _, c := range status.Captures {
-		if c.State == "stopped" && c.Error != nil {
-			return c.Error.Message
+	for _, a := range append(s.Captures, s.Sinks...) {
+		if a.State == "stopped" && a.Error != nil {
+			return a.Error.Message
 		}
 	}
 	return ""

@@ -4,5 +4,5 @@
 //
 // Each writer owns its keys, so it knows the right order of every key's changes; besides,
 // all of them update the rows of one hot table, whose row locks make an order that the
-// versions show.
+// versions show, and, in the same transaction, those of its mirror.
 package workload

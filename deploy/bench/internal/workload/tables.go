@@ -25,12 +25,18 @@ var Tables = []Table{
 	{Name: "accounts", Key: []Column{{"iban", "text"}}, Note: true},
 	{Name: "journal", Full: true},
 	{Name: "hot", Key: []Column{{"id", "integer"}}, Hot: true},
+	{Name: Mirror, Key: []Column{{"id", "integer"}}, Hot: true},
 }
+
+// Mirror is the table that is as the hot table after every transaction, and only then: what
+// a transaction does to a hot row it does to the mirror's, too, at its end. Who sees them
+// differ has seen a part of a transaction.
+const Mirror = "mirror"
 
 // Barrier is the table whose one row says that everything before it is through.
 var Barrier = Table{Name: "barrier", Key: []Column{{"id", "bigint"}}}
 
-// HotRows is how many rows the hot table has.
+// HotRows is how many rows the hot table and its mirror have.
 const HotRows = 8
 
 // Body is the column body of a row: it depends on what the row is, so that a mix-up of
@@ -86,7 +92,9 @@ func DDL() []string {
 		out = append(out, t.ddl()...)
 	}
 	for id := range HotRows {
-		out = append(out, fmt.Sprintf("INSERT INTO hot VALUES (%d, 0, 0, 0, '%s')", id, Body("hot", fmt.Sprint(id), 0)))
+		for _, name := range []string{"hot", Mirror} {
+			out = append(out, fmt.Sprintf("INSERT INTO %s VALUES (%d, 0, 0, 0, '%s')", name, id, Body(name, fmt.Sprint(id), 0)))
+		}
 	}
 	return out
 }

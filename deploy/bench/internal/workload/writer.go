@@ -115,6 +115,7 @@ func (w *writer) statements(ctx context.Context, tx *judge.Transaction) error {
 		return w.bulk(ctx, tx)
 	}
 	hot := w.hotRows()
+	var mirrored []int
 	for n := 1 + w.rng.IntN(1+w.rng.IntN(16)); n > 0; n-- {
 		if w.rng.IntN(40) == 0 {
 			if err := w.undone(ctx); err != nil {
@@ -122,13 +123,18 @@ func (w *writer) statements(ctx context.Context, tx *judge.Transaction) error {
 			}
 		}
 		if len(hot) > 0 && w.rng.IntN(3) == 0 {
-			if err := w.hot(ctx, tx, hot[0]); err != nil {
+			if err := w.hot(ctx, tx, "hot", hot[0]); err != nil {
 				return err
 			}
-			hot = hot[1:]
+			mirrored, hot = append(mirrored, hot[0]), hot[1:]
 			continue
 		}
 		if err := w.change(ctx, tx); err != nil {
+			return err
+		}
+	}
+	for _, id := range mirrored {
+		if err := w.hot(ctx, tx, Mirror, id); err != nil {
 			return err
 		}
 	}
@@ -164,14 +170,15 @@ func (w *writer) undone(ctx context.Context) error {
 	return err
 }
 
-// hot updates a row that all writers update; its version is the row's own count.
-func (w *writer) hot(ctx context.Context, tx *judge.Transaction, id int) error {
+// hot updates a row of a hot table, which all writers update; its version is the row's own
+// count.
+func (w *writer) hot(ctx context.Context, tx *judge.Transaction, table string, id int) error {
 	var ver int64
-	err := w.conn.QueryRow(ctx, "UPDATE hot SET writer = $1, wseq = $2, ver = ver + 1, body = 'hot/' || id || '/' || (ver + 1) WHERE id = $3 RETURNING ver", w.number, w.wseq, id).Scan(&ver)
+	err := w.conn.QueryRow(ctx, "UPDATE "+table+" SET writer = $1, wseq = $2, ver = ver + 1, body = '"+table+"/' || id || '/' || (ver + 1) WHERE id = $3 RETURNING ver", w.number, w.wseq, id).Scan(&ver)
 	if err != nil {
 		return err
 	}
-	tx.Changes = append(tx.Changes, judge.Change{Topic: w.topic("hot"), Op: "update", Key: fmt.Sprint(id), Ver: ver})
+	tx.Changes = append(tx.Changes, judge.Change{Topic: w.topic(table), Op: "update", Key: fmt.Sprint(id), Ver: ver})
 	return nil
 }
 
