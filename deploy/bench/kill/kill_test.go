@@ -53,13 +53,17 @@ func TestMutantsAreCaught(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	for _, args := range []string{"-broker redis", "-mutant none", "-failpoint nowhere", "-broker embedded -failpoint in-end", "-changes 0", "-rate -1", "-nonsense"} {
+	for _, args := range []string{"-broker redis", "-mutant none", "-failpoint nowhere", "-broker embedded -failpoint in-end", "-changes 0", "-rate -1", "-nonsense",
+		"-target mysql", "-mutant per-key", "-failpoint sink-received"} {
 		if _, err := parse(strings.Fields(args)); err == nil {
 			t.Errorf("%s passes", args)
 		}
 	}
 	o, err := parse(strings.Fields("-broker kafka -failpoint in-end -kills 3 -seed 9"))
 	if err != nil || len(o.failpoints()) != 1 || o.kills != 3 || o.seed != 9 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err := parse(strings.Fields("-target postgres -mutant per-key")); err != nil || len(o.failpoints()) != 9 {
 		t.Errorf("%+v, %v", o, err)
 	}
 	if o, _ := parse(nil); len(o.failpoints()) != 5 || o.kills != 100 || o.changes != 50000 {
@@ -108,6 +112,12 @@ func TestResult(t *testing.T) {
 		r := newResult(options{broker: "kafka"})
 		r.take(&v)
 		if r.good() {
+			t.Errorf("good in spite of %+v", v)
+		}
+	}
+	for _, v := range []verdict{{Equal: true, Half: 1}, {Equal: false}} {
+		r := newResult(options{broker: "kafka", target: "postgres"})
+		if *r.verdict = v; r.good() {
 			t.Errorf("good in spite of %+v", v)
 		}
 	}

@@ -69,6 +69,12 @@ func run(ctx context.Context, o options) (_ *result, err error) {
 			return nil, err
 		}
 	}
+	if b.target != nil {
+		if err := b.target.rest(); err != nil {
+			return nil, err
+		}
+		*b.result.verdict = b.target.found
+	}
 	b.result.Seconds = time.Since(start).Round(time.Millisecond).Seconds()
 	if err := b.complete(); err != nil {
 		return nil, err
@@ -388,13 +394,16 @@ func (b *bench) judgeTarget(ctx context.Context) error {
 		} else if there {
 			break
 		}
+		if b.result.Stopped = b.product.Stopped(ctx); b.result.Stopped != "" {
+			return nil
+		}
 		select {
 		case <-tick.C:
 		case <-b.product.Done():
 			b.stopped()
 			return nil
 		case <-deadline.C:
-			b.result.Stopped = fmt.Sprintf("the end does not reach the target in %s: %s", drainWithin, b.product.Stopped(ctx))
+			b.result.Stopped = fmt.Sprintf("the end does not reach the target in %s: %s", drainWithin, why(b.product.Log(2000)))
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -405,10 +414,6 @@ func (b *bench) judgeTarget(ctx context.Context) error {
 		return err
 	}
 	b.result.details = append(b.result.details, different...)
-	if err := b.target.rest(); err != nil {
-		return err
-	}
-	*b.result.verdict = b.target.found
 	return nil
 }
 
