@@ -13,7 +13,7 @@ PACKAGES ?= ./...
 # Packages whose tests also run with the race detector: those with goroutines of their own.
 RACE ?= ./stream/... ./schemas/registry/... ./capture/... ./sinks/... ./cmd/...
 
-.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-bigtx
+.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-kill-target bench-sink bench-bigtx
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,13 @@ bench-kill-embedded: deps ## 100 kills on the embedded broker, judged from outsi
 
 bench-kill-kafka: deps ## 100 kills on Apache Kafka, judged from outside
 	go run ./deploy/bench/kill -broker kafka -kills 100
+
+bench-kill-target: deps ## the same with the sink, on both brokers: the target equal, no half transaction seen
+	go run ./deploy/bench/kill -target postgres -broker embedded -kills 100
+	go run ./deploy/bench/kill -target postgres -broker kafka -kills 100
+
+bench-sink: deps ## 1 M changes from topic to PostgreSQL, beside COPY and merge
+	go run ./deploy/bench/sink
 
 bench-bigtx: deps ## a 2 GB transaction and the memory that it takes
 	go run ./deploy/bench/bigtx
