@@ -137,8 +137,11 @@ func TestKillDuringSnapshot(t *testing.T) {
 			all := func(table string) folded {
 				return fold(t, in.tail(t, s.name+".public."+table, 1<<30, "--to-end", "--from", "beginning"))
 			}
-			last.until("past the snapshot", func() bool { return all("done").ops["c"] == 1 })
-			orders, keyless := all("orders"), all("log")
+			var orders, keyless folded
+			last.until("past the snapshot", func() bool { // each topic is seen at another moment
+				orders, keyless = all("orders"), all("log")
+				return all("done").ops["c"] == 1 && maps.Equal(orders.rows, tableRows(t, s.url, "orders")) && maps.Equal(keyless.rows, tableRows(t, s.url, "log"))
+			})
 			last.stop(syscall.SIGTERM, 0)
 
 			if interrupted == 0 || orders.epoch < 1+interrupted || orders.ops["t"] < 4 || orders.ops["r"] < 24975 || keyless.ops["t"] < 4 {
