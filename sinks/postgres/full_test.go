@@ -22,8 +22,7 @@ func TestTargetFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Logf("not tested: no small file system can be made here: %v", err)
-		return
+		t.Skipf("a full target is not tested: no small file system can be made here: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := pg.Stop(context.Background(), "immediate"); err != nil {
