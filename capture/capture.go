@@ -72,6 +72,7 @@ type Tx struct {
 	File       uint64 // place of the commit in the log: number of the file, 0 for PostgreSQL,
 	Pos        uint64 // and place in it (PostgreSQL: Begin's final_lsn)
 	ID         string // Debezium's transaction id; PostgreSQL `txid:lsn`, decimal. Valid during Begin only.
+	XID        uint64 // the transaction's id as Chunker.Running and seen-sets name it; 0: none
 	CommitTime int64  // microseconds since 1970-01-01 UTC
 	// Read: no transaction of the source, but rows that were read. All such of one
 	// snapshot have one place, before the first commit's: their rows are counted on.
@@ -84,6 +85,8 @@ type TableVersion struct {
 	// Hash is a stable text (hex) over everything that the log said of this version, and
 	// over what the source had to add to it (a column that turned out to be nullable).
 	Hash string
+	// Log is a stable text (hex) over what the log said alone.
+	Log string
 	// Describe makes the schemas.Table of this version from the log and the catalog as it
 	// is now. It is not called when the state holds the version already: then a replay
 	// must write what was written before, whatever the catalog has become.

@@ -1,0 +1,256 @@
+package backfill
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// keyBytes bounds the keys that a Tracker holds for chunks that are being read. Beyond it
+// those chunks are read again: a transaction of any size takes no more.
+const keyBytes = 16 << 20
+
+// maxNotes bounds the commits that a Tracker holds.
+const maxNotes = 1 << 18
+
+// Window is what the log does to a table's keys while one chunk of it is under way.
+type Window struct {
+	number  uint64 // windows are numbered as they are opened
+	rows    *Rows  // nil until it is armed
+	seen    Seen
+	skip    bool   // the commit that is being noted is in seen
+	doomed  bool   // the chunk must be read again
+	version string // the last version of the table that the log began in the window; "": none
+}
+
+// Tracker notes the changes of one table, as the log shows them, for the chunks that are
+// under way. It belongs to the goroutine that reads the log. A commit is noted by Begin, any
+// number of Changed and Truncated, End; windows are opened between two commits.
+type Tracker struct {
+	reading []*Window // in the order in which they were opened
+	armed   []*Window
+	notes   []*note // in log order
+	open    *note   // the commit that is being noted, also the last of notes
+	opened  uint64  // number of the last window
+	held    int     // bytes of keys
+	stale   bool    // notes were given up
+	running map[uint64]bool
+	free    []*note
+}
+
+// note is a commit that changed the table.
+type note struct {
+	commit Commit
+	after  uint64 // the last window that was opened before it
+	all    bool   // it truncated the table
+	keys   []byte // that it changed, each after its length; only for windows that are reading
+	proven uint64 // the last window that was opened when a seen-set turned out to have it
+	done   bool   // a seen-set has it
+}
+
+// Running says which transactions were in progress some time after the tracker had begun to
+// note commits, by their XIDs. The log may have shown one before that, if it was not yet
+// visible; so no chunk can be used that has not seen it, unless the log shows it from now on.
+func (t *Tracker) Running(xids []uint64) {
+	t.running = make(map[uint64]bool, len(xids))
+	for _, x := range xids {
+		t.running[x] = true
+	}
+}
+
+// Shown notes that the log shows a commit, of whatever tables, now.
+func (t *Tracker) Shown(c *Commit) {
+	if len(t.running) > 0 {
+		delete(t.running, c.XID)
+	}
+}
+
+// Waiting returns how many transactions are waited for, as Running tells.
+func (t *Tracker) Waiting() int { return len(t.running) }
+
+// Stale says that more commits came by than a tracker holds: a new one must take its place.
+func (t *Tracker) Stale() bool { return t.stale }
+
+// Open opens a window, before a chunk's statement starts.
+func (t *Tracker) Open() *Window {
+	t.opened++
+	w := &Window{number: t.opened}
+	t.reading = append(t.reading, w)
+	return w
+}
+
+// Begin notes a commit that changes the table.
+func (t *Tracker) Begin(c Commit) {
+	n := t.newNote()
+	n.commit, n.after = c, t.opened
+	t.open = n
+	t.notes = append(t.notes, n)
+	for _, w := range t.armed {
+		w.skip = w.seen.Has(&n.commit)
+	}
+	if len(t.notes) > maxNotes {
+		t.giveUp()
+	}
+}
+
+// Changed notes that the commit changed the row with a key, given framed.
+func (t *Tracker) Changed(key []byte) {
+	for _, w := range t.armed {
+		if !w.skip {
+			w.rows.Drop(key)
+		}
+	}
+	if len(t.reading) == 0 || t.open == nil {
+		return
+	}
+	if t.held += len(key); t.held > keyBytes {
+		t.doomReading()
+		return
+	}
+	t.open.keys = append(binary.AppendUvarint(t.open.keys, uint64(len(key))), key...)
+}
+
+// Truncated notes that the commit truncated the table.
+func (t *Tracker) Truncated() {
+	for _, w := range t.armed {
+		if !w.skip {
+			w.rows.DropAll()
+		}
+	}
+	if t.open != nil {
+		t.open.all = true
+	}
+}
+
+// Version notes that the log goes on with a version of the table, by what names it.
+func (t *Tracker) Version(name string) {
+	for _, w := range t.reading {
+		w.version = name
+	}
+	for _, w := range t.armed {
+		w.version = name
+	}
+}
+
+// End ends the commit.
+func (t *Tracker) End() { t.open = nil }
+
+// Arm gives an open window its chunk, whose rows were written under a version of the table.
+// It returns false if the chunk is of no use and must be read again, in a new window.
+func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
+	usable := !w.doomed && !t.stale && t.sawRunning(c.Seen)
+	for _, n := range t.notes {
+		if c.Seen.Has(&n.commit) {
+			if !n.done {
+				n.done, n.proven = true, t.opened
+			}
+			continue
+		}
+		if n.after < w.number {
+			usable = false // shown before, and not seen: an old row may be among these
+		}
+		n.drop(c.Rows)
+	}
+	t.reading = slices.DeleteFunc(t.reading, func(r *Window) bool { return r == w })
+	t.prune()
+	if !usable || !w.Holds(version) {
+		return false
+	}
+	w.rows, w.seen = c.Rows, c.Seen
+	w.skip = t.open != nil && c.Seen.Has(&t.open.commit)
+	t.armed = append(t.armed, w)
+	return true
+}
+
+// sawRunning says whether a chunk has seen all transactions that are waited for.
+func (t *Tracker) sawRunning(seen Seen) bool {
+	for x := range t.running {
+		if seen.Has(&Commit{XID: x}) {
+			delete(t.running, x)
+		}
+	}
+	return len(t.running) == 0
+}
+
+// Holds says whether the log began no other version of the table in the window.
+func (w *Window) Holds(version string) bool { return w.version == "" || w.version == version }
+
+// Close ends a window: its chunk is written, or given up.
+func (t *Tracker) Close(w *Window) {
+	is := func(o *Window) bool { return o == w }
+	t.reading = slices.DeleteFunc(t.reading, is)
+	t.armed = slices.DeleteFunc(t.armed, is)
+	t.prune()
+}
+
+// drop drops the rows that the commit changed.
+func (n *note) drop(rows *Rows) {
+	if n.all {
+		rows.DropAll()
+	}
+	for rest := n.keys; len(rest) > 0; {
+		size, at := binary.Uvarint(rest)
+		rows.Drop(rest[at : at+int(size)])
+		rest = rest[at+int(size):]
+	}
+}
+
+// doomReading gives up the chunks that are being read, and the keys noted for them.
+func (t *Tracker) doomReading() {
+	for _, w := range t.reading {
+		w.doomed = true
+	}
+	t.reading = t.reading[:0]
+	t.forgetKeys(t.opened + 1)
+}
+
+// giveUp gives up everything that rests on notes.
+func (t *Tracker) giveUp() {
+	t.stale = true
+	t.doomReading()
+	t.notes = t.notes[:0]
+}
+
+// prune gives up what no window needs: keys of commits before the first window that is
+// reading, and commits that every further statement sees. That holds for a commit that a
+// seen-set has once the windows that were open then are armed or closed.
+func (t *Tracker) prune() {
+	first := t.opened + 1
+	if len(t.reading) > 0 {
+		first = t.reading[0].number
+	}
+	t.forgetKeys(first)
+	kept := t.notes[:0]
+	for _, n := range t.notes {
+		if n.done && n.proven < first && n != t.open {
+			t.free = append(t.free, n)
+			continue
+		}
+		kept = append(kept, n)
+	}
+	clear(t.notes[len(kept):])
+	t.notes = kept
+}
+
+// forgetKeys gives up the keys of commits that came before the window with a number.
+func (t *Tracker) forgetKeys(number uint64) {
+	t.held = 0
+	for _, n := range t.notes {
+		if n.after < number {
+			n.keys = n.keys[:0]
+		}
+		t.held += len(n.keys)
+	}
+}
+
+const keptNotes = 64
+
+func (t *Tracker) newNote() *note {
+	k := len(t.free)
+	if k == 0 {
+		return &note{}
+	}
+	n := t.free[k-1]
+	t.free = t.free[:min(k-1, keptNotes)]
+	*n = note{keys: n.keys[:0]}
+	return n
+}
