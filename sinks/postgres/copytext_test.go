@@ -57,21 +57,6 @@ func FuzzQuote(f *testing.F) {
 	})
 }
 
-func TestDecimalText(t *testing.T) {
-	for _, c := range []struct {
-		raw   []byte
-		scale int
-		want  string
-	}{
-		{[]byte{0}, 0, "0"}, {[]byte{0}, 2, "0.00"}, {[]byte{0xff}, 3, "-0.001"}, {[]byte{0x7f}, 1, "12.7"}, {[]byte{0x80}, 0, "-128"}, {nil, 1, "0.0"},
-		{[]byte{0x80, 0, 0, 0, 0, 0, 0, 0}, 0, "-9223372036854775808"}, {[]byte{0x80, 0, 0, 0, 0, 0, 0, 0, 0}, 2, "-23611832414348226068.48"}, {[]byte{1, 0, 0, 0, 0, 0, 0, 0, 0}, 0, "18446744073709551616"},
-	} {
-		if got := string(appendDecimal(nil, c.raw, c.scale)); got != c.want {
-			t.Errorf("% x with scale %d is %s, want %s", c.raw, c.scale, got, c.want)
-		}
-	}
-}
-
 func TestFold(t *testing.T) {
 	var f fold
 	put := func(key, line string, partial bool) {

@@ -68,7 +68,7 @@ func defaultString(c *sinks.Column, v string) (string, bool) {
 	switch c.Type.Kind {
 	case schemas.Decimal:
 		raw, ok := latin1(v)
-		return string(appendDecimal(nil, raw, c.Type.Scale)), ok
+		return string(schemas.AppendDecimalText(nil, raw, c.Type.Scale)), ok
 	case schemas.Bytes:
 		raw, ok := latin1(v)
 		return string(appendHex(nil, raw, false)), ok

@@ -2,10 +2,8 @@ package postgres
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"math/big"
 	"strconv"
 
 	"github.com/tailrace/tailrace/schemas"
@@ -18,52 +16,6 @@ const (
 	microsPerSecond = 1_000_000
 	secondsPerDay   = 86_400
 )
-
-// appendDecimal appends a Decimal: raw is a big-endian two's complement, of the number
-// times 10^scale.
-func appendDecimal(dst, raw []byte, scale int) []byte {
-	if len(raw) > 8 {
-		return appendBigDecimal(dst, raw, scale)
-	}
-	var room [8]byte
-	if len(raw) > 0 && raw[0] >= 0x80 {
-		room = [8]byte{255, 255, 255, 255, 255, 255, 255, 255}
-	}
-	copy(room[8-len(raw):], raw)
-	v := int64(binary.BigEndian.Uint64(room[:]))
-	u := uint64(v)
-	if v < 0 {
-		dst, u = append(dst, '-'), -u
-	}
-	var digits [20]byte
-	return appendPoint(dst, strconv.AppendUint(digits[:0], u, 10), scale)
-}
-
-func appendBigDecimal(dst, raw []byte, scale int) []byte {
-	v := new(big.Int).SetBytes(raw)
-	if raw[0] >= 0x80 {
-		v.Sub(v, new(big.Int).Lsh(big.NewInt(1), uint(8*len(raw))))
-		dst = append(dst, '-')
-		v.Neg(v)
-	}
-	return appendPoint(dst, v.Append(nil, 10), scale)
-}
-
-// appendPoint appends digits with scale of them after the point.
-func appendPoint(dst, digits []byte, scale int) []byte {
-	if scale <= 0 {
-		return append(dst, digits...)
-	}
-	if len(digits) <= scale {
-		dst = append(dst, '0', '.')
-		for range scale - len(digits) {
-			dst = append(dst, '0')
-		}
-		return append(dst, digits...)
-	}
-	dst = append(dst, digits[:len(digits)-scale]...)
-	return append(append(dst, '.'), digits[len(digits)-scale:]...)
-}
 
 // maxScale bounds what a VariableScaleDecimal may ask for: PostgreSQL's numeric has at most
 // 16383 digits after the point.
@@ -81,7 +33,7 @@ func appendVarDecimal(dst []byte, v sinks.Value) ([]byte, error) {
 	if n := scale.Int(); !ok || n < 0 || n > maxScale {
 		return dst, errScale
 	}
-	return appendDecimal(dst, raw.Bytes(), int(scale.Int())), nil
+	return schemas.AppendDecimalText(dst, raw.Bytes(), int(scale.Int())), nil
 }
 
 // appendDate appends a day, counted from 1970-01-01. PostgreSQL has no year 0: it is 1 BC.
@@ -219,7 +171,7 @@ func appendText(dst []byte, v sinks.Value, t *schemas.Type) ([]byte, error) {
 	case schemas.Bytes:
 		return appendHex(dst, v.Bytes(), false), nil
 	case schemas.Decimal:
-		return appendDecimal(dst, v.Bytes(), t.Scale), nil
+		return schemas.AppendDecimalText(dst, v.Bytes(), t.Scale), nil
 	case schemas.VarDecimal:
 		return appendVarDecimal(dst, v)
 	case schemas.Date:

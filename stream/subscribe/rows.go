@@ -106,6 +106,17 @@ func (r *Rows) SourceSchema() []byte { return r.sourceBytes(r.table.fields.schem
 // SourceTable returns the table's name in the database.
 func (r *Rows) SourceTable() []byte { return r.sourceBytes(r.table.fields.table) }
 
+// SourceFields calls fn with each field of the source block that is not null, in the
+// schema's order, until fn returns false.
+func (r *Rows) SourceFields(fn func(name string, v Value) bool) {
+	fields := r.tape[r.source].Type.Fields
+	for i, at := 0, r.source+1; at < r.tape[r.source].End; i, at = i+1, r.tape[at].End {
+		if !r.tape[at].IsNull() && !fn(fields[i].Name, Value{tape: r.tape, at: at, state: Set}) {
+			return
+		}
+	}
+}
+
 // TransactionNumber returns the transaction's id in the database; 0: not known.
 func (r *Rows) TransactionNumber() uint64 { return r.sourceNumber(r.table.fields.txID) }
 
