@@ -3,10 +3,12 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +24,7 @@ type world struct {
 	addr, prefix string
 	cfg          subscribe.Config
 	want         map[string]expected
+	records      uint64
 }
 
 const shopKeys = 50
@@ -65,6 +68,7 @@ func newWorld(t *testing.T, changes int, rng *rand.Rand) *world {
 		shop.End()
 		shop.Flush()
 	}
+	w.records = uint64(records)
 	w.want = expect(t, w.addr, "shop", records, tables[0].Topic, tables[1].Topic)
 	return w
 }
@@ -113,7 +117,7 @@ func (w *world) run(t *testing.T, cfg Config, change func(*Sink) sinks.Sink, don
 func (w *world) supervise(ctx context.Context, cfg Config, change func(*Sink) sinks.Sink, log *slog.Logger) error {
 	for {
 		err := sinks.Run(ctx, sinks.Config{
-			Name: "hook", Prefix: w.prefix, Mode: sinks.Keys, Source: w.cfg, Monitor: sinks.NewMonitor("hook", nil), Log: log,
+			Name: cfg.Name, Prefix: w.prefix, Mode: sinks.Keys, Source: w.cfg, Monitor: sinks.NewMonitor(cfg.Name, nil), Log: log,
 			Sink: func() (sinks.Sink, error) {
 				cfg.Positions, cfg.Log = sinks.NewPositions(w.cfg.Client, cfg.Name), log
 				s, err := New(cfg)
@@ -184,78 +188,97 @@ type mutant struct {
 
 func (m *mutant) Apply(ctx context.Context, b *sinks.Batch) error { return m.apply(m.Sink, ctx, b) }
 
-// mutants are faults that a sink might have; the judge must see each.
-var mutants = map[string]func(s *Sink, ctx context.Context, b *sinks.Batch) error{
-	"skips a change": func(s *Sink, ctx context.Context, b *sinks.Batch) error {
+// mutants are faults that a sink might have, each with what the judge must see of it.
+var mutants = map[string]struct {
+	apply func(s *Sink, ctx context.Context, b *sinks.Batch) error
+	sees  func(*found) bool
+}{
+	"none": {(*Sink).Apply, (*found).good},
+	"skips a change": {func(s *Sink, ctx context.Context, b *sinks.Batch) error {
 		b.Changes = b.Changes[:len(b.Changes)-1]
 		return s.Apply(ctx, b)
-	},
-	"does not wait for the key": func(s *Sink, ctx context.Context, b *sinks.Batch) error {
-		events, err := s.events(b.Changes)
-		if err != nil {
+	}, func(f *found) bool { return f.lost > 0 }},
+	"does not wait for the key": {func(s *Sink, ctx context.Context, b *sinks.Batch) error {
+		return s.mutated(ctx, b, func(events []*event) {
+			for _, e := range events {
+				e.key = e.id
+			}
+		})
+	}, func(f *found) bool { return f.reordered > 0 && f.skippedAhead > 0 && f.lost == 0 }},
+	"reverses a batch": {func(s *Sink, ctx context.Context, b *sinks.Batch) error {
+		return s.mutated(ctx, b, slices.Reverse)
+	}, func(f *found) bool { return f.reordered > 0 && f.lost == 0 }},
+	"another id when it comes again": {func(s *Sink, ctx context.Context, b *sinks.Batch) error {
+		return s.mutated(ctx, b, func(events []*event) {
+			e := *events[len(events)-1]
+			e.id += "0"
+			e.header = slices.Clone(e.header)
+			for i := range e.header {
+				if e.header[i].name == "ce-id" {
+					e.header[i].value = e.id
+				}
+			}
+			if err := s.deliver(ctx, []*event{&e}); err != nil {
+				e.id = err.Error()
+			}
+		})
+	}, func(f *found) bool { return f.wrong > 0 && f.lost == 0 }},
+	"another body when it comes again": {func(s *Sink, ctx context.Context, b *sinks.Batch) error {
+		if err := s.Apply(ctx, b); err != nil {
 			return err
 		}
-		for _, e := range events {
-			e.key = e.id
-		}
-		return errors.Join(s.deliver(ctx, events), s.cfg.Positions.Write(ctx, b.Positions))
-	},
-	"another id when it comes again": func(s *Sink, ctx context.Context, b *sinks.Batch) error {
-		for _, c := range b.Changes {
-			c.Mark.Row += uint64(time.Now().UnixNano())
-		}
-		return s.Apply(ctx, b)
-	},
-	"another body when it comes again": func(s *Sink, ctx context.Context, b *sinks.Batch) error {
-		events, err := s.events(b.Changes)
-		if err != nil {
-			return err
-		}
-		again := append([]*event(nil), events...)
-		for i := range again {
-			e := *again[i]
-			e.body = append([]byte(nil), bytes.Replace(e.body, []byte("change "), []byte("change  "), 1)...)
-			again[i] = &e
-		}
-		return errors.Join(s.deliver(ctx, events), s.deliver(ctx, again[len(again)-1:]), s.cfg.Positions.Write(ctx, b.Positions))
-	},
-	"reverses a batch": func(s *Sink, ctx context.Context, b *sinks.Batch) error {
-		events, err := s.events(b.Changes)
-		if err != nil {
-			return err
-		}
-		for i, j := 0, len(events)-1; i < j; i, j = i+1, j-1 {
-			events[i], events[j] = events[j], events[i]
-		}
-		return errors.Join(s.deliver(ctx, events), s.cfg.Positions.Write(ctx, b.Positions))
-	},
+		return s.mutated(ctx, b, func(events []*event) {
+			for _, e := range events {
+				e.body = bytes.Replace(e.body, []byte("change "), []byte("change  "), 1)
+			}
+		})
+	}, func(f *found) bool { return f.changed > 0 && f.lost == 0 }},
+}
+
+// mutated is Apply, with something done to the events.
+func (s *Sink) mutated(ctx context.Context, b *sinks.Batch, mutate func([]*event)) error {
+	events, err := s.events(b.Changes)
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	mutate(events)
+	return errors.Join(s.deliver(ctx, events), s.cfg.Positions.Write(ctx, b.Positions))
 }
 
 func TestMutantsAreCaught(t *testing.T) {
 	rng := seeded(t)
 	w := newWorld(t, 500, rng)
-	for name, apply := range mutants {
+	for name, m := range mutants {
 		seed := rng.Uint64()
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHostile(t, seed, 0.1)
 			cfg := w.target(h)
-			cfg.Name = strings.ReplaceAll(name, " ", "-") // positions of its own
-			quietFor := 0
-			last := 0
-			w.run(t, cfg, func(s *Sink) sinks.Sink { return &mutant{s, apply} }, func() bool {
-				if n := len(h.seen()); n > last {
-					last, quietFor = n, 0
-				} else if n > 0 {
-					quietFor++
-				}
-				return quietFor > 150 // 3 s without an arrival: it is through
-			})
-			if f := judge(h.seen(), w.want); f.good() {
-				t.Errorf("the mutant survived: %v", f)
-			} else {
-				t.Log(f.String()[:min(len(f.String()), 300)])
+			cfg.Name = strings.ReplaceAll(name, " ", "-") // positions and a group of its own
+			w.run(t, cfg, func(s *Sink) sinks.Sink { return &mutant{s, m.apply} }, w.through(cfg.Name))
+			if f := judge(h.seen(), w.want); !m.sees(f) {
+				t.Errorf("the judge sees %v", f)
 			}
 		})
+	}
+}
+
+// through says whether a sink has come to the end of every partition, by what it reported
+// in its positions.
+func (w *world) through(sink string) func() bool {
+	return func() bool {
+		state, err := w.cfg.Client.LoadState(context.Background(), sinks.PositionsTopic(sink))
+		if err != nil {
+			return false // there is none yet
+		}
+		var n uint64
+		for _, value := range state {
+			var at struct{ At struct{ N uint64 } }
+			if json.Unmarshal(value, &at) != nil {
+				return false
+			}
+			n += at.At.N
+		}
+		return n == w.records
 	}
 }
