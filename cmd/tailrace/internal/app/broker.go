@@ -28,7 +28,7 @@ func NewClient(b config.Broker, log *slog.Logger) (*stream.Client, error) {
 		}
 		return stream.NewClient(stream.Config{Brokers: []string{e.Listen}, Log: log})
 	}
-	tlsConfig, err := clientTLS(b.Kafka.TLS)
+	tlsConfig, err := clientTLS("broker.kafka.tls", b.Kafka.TLS)
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +39,8 @@ func NewClient(b config.Broker, log *slog.Logger) (*stream.Client, error) {
 	return stream.NewClient(stream.Config{Brokers: b.Kafka.Brokers, TLS: tlsConfig, SASL: mechanism, Log: log})
 }
 
-// clientTLS reads the files of t; nil: no TLS.
-func clientTLS(t *config.TLS) (*tls.Config, error) {
+// clientTLS reads the files of t, which stands at a place of the configuration; nil: no TLS.
+func clientTLS(at string, t *config.TLS) (*tls.Config, error) {
 	if t == nil {
 		return nil, nil
 	}
@@ -48,17 +48,17 @@ func clientTLS(t *config.TLS) (*tls.Config, error) {
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
 		if err != nil {
-			return nil, &settingError{"read broker.kafka.tls.ca", "the file must exist and be readable for this process", err}
+			return nil, &settingError{"read " + at + ".ca", "the file must exist and be readable for this process", err}
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, &settingError{"broker.kafka.tls.ca holds no certificate", "it must be a PEM file", nil}
+			return nil, &settingError{at + ".ca holds no certificate", "it must be a PEM file", nil}
 		}
 	}
 	if t.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {
-			return nil, &settingError{"read broker.kafka.tls.cert and key", "both must be PEM files that belong together", err}
+			return nil, &settingError{"read " + at + ".cert and key", "both must be PEM files that belong together", err}
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}

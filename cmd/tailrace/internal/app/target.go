@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 	"github.com/tailrace/tailrace/sinks"
 	"github.com/tailrace/tailrace/sinks/postgres"
+	"github.com/tailrace/tailrace/sinks/webhook"
 	"github.com/tailrace/tailrace/stream/subscribe"
 )
 
@@ -22,25 +24,49 @@ type target struct {
 func (a *app) newTarget(c *config.Sink) *target {
 	t := &target{cfg: c, prefix: a.cfg.Prefix(c.From), monitor: sinks.NewMonitor(c.Name, a.metrics)}
 	log := a.opts.Log.With("sink", c.Name)
-	settings := postgres.Config{Name: c.Name, URL: c.Postgres.URL.Reveal(), Schema: c.Postgres.Schema, Log: log}
 	t.sup = &supervisor{
 		name:    "sink " + c.Name,
 		log:     log,
 		running: t.works,
 		told:    func(s httpapi.State) { t.monitor.SetPhase(sinks.Phase(s)) },
 		run: func(ctx context.Context) error {
+			sink, err := a.newSink(c, log)
+			if err != nil {
+				return err
+			}
 			return sinks.Run(ctx, sinks.Config{
 				Name:    c.Name,
 				Prefix:  t.prefix,
 				Mode:    sinks.Mode(c.Mode),
 				Source:  subscribe.Config{Client: a.broker.Client, Registry: a.registry.Client, Log: log},
-				Sink:    func() (sinks.Sink, error) { return postgres.New(settings) },
+				Sink:    sink,
 				Monitor: t.monitor,
 				Log:     log,
 			})
 		},
 	}
 	return t
+}
+
+// newSink returns how a sink of one run is made.
+func (a *app) newSink(c *config.Sink, log *slog.Logger) (func() (sinks.Sink, error), error) {
+	switch {
+	case c.Webhook != nil:
+		w := c.Webhook
+		settings := w.Settings()
+		settings.Name, settings.UserAgent, settings.Log = c.Name, "tailrace/"+a.opts.Version, log
+		var err error
+		if settings.TLS, err = clientTLS("webhook", &config.TLS{CA: w.CA, Cert: w.Cert, Key: w.Key}); err != nil {
+			return nil, err
+		}
+		return func() (sinks.Sink, error) {
+			settings.Positions = sinks.NewPositions(a.broker.Client, c.Name)
+			return webhook.New(settings)
+		}, nil
+	default:
+		settings := postgres.Config{Name: c.Name, URL: c.Postgres.URL.Reveal(), Schema: c.Postgres.Schema, Log: log}
+		return func() (sinks.Sink, error) { return postgres.New(settings) }, nil
+	}
 }
 
 // works says whether the sink does what it should: apply, or stand by.

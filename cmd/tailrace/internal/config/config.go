@@ -1,8 +1,11 @@
 package config
 
 import (
+	"time"
+
 	"github.com/tailrace/tailrace/capture/postgres"
 	"github.com/tailrace/tailrace/sinks"
+	"github.com/tailrace/tailrace/sinks/webhook"
 )
 
 // Config is the whole file. Load returns it with defaults filled in and validated.
@@ -101,16 +104,32 @@ type Topics struct {
 
 // Sink is one target that the changes of one capture are applied to.
 type Sink struct {
-	Name     string  `yaml:"name" jsonschema:"required" jsonschema_description:"Name of the sink; its positions in the target and its consumer group carry it."`
-	From     string  `yaml:"from" jsonschema:"required" jsonschema_description:"Whose changes: a capture's name, or the prefix of topics that another process writes."`
-	Postgres *Target `yaml:"postgres" jsonschema:"required" jsonschema_description:"The PostgreSQL database that changes are applied to."`
-	Mode     string  `yaml:"mode" jsonschema:"enum=transactions,enum=keys" jsonschema_description:"What is kept together: whole source transactions, or only the order of each key, with many processes sharing the work. Default: transactions."`
+	Name     string   `yaml:"name" jsonschema:"required" jsonschema_description:"Name of the sink; its positions in the target and its consumer group carry it."`
+	From     string   `yaml:"from" jsonschema:"required" jsonschema_description:"Whose changes: a capture's name, or the prefix of topics that another process writes."`
+	Postgres *Target  `yaml:"postgres" jsonschema_description:"The PostgreSQL database that changes are applied to."`
+	Webhook  *Webhook `yaml:"webhook" jsonschema_description:"The HTTP address that changes are delivered to, as CloudEvents."`
+	Mode     string   `yaml:"mode" jsonschema:"enum=transactions,enum=keys" jsonschema_description:"What is kept together: whole source transactions, or only the order of each key, with many processes sharing the work. Default: transactions; of a webhook keys, which is all that it can."`
 }
 
 // Target is a PostgreSQL database that changes are applied to.
 type Target struct {
 	URL    Secret `yaml:"url" jsonschema:"required" jsonschema_description:"Connection string, postgres://user:password@host:port/database."`
 	Schema string `yaml:"schema" jsonschema_description:"Schema that all tables go to. Default: schemas called as the source's."`
+}
+
+// Webhook is an HTTP address that changes are delivered to.
+type Webhook struct {
+	URL         Secret            `yaml:"url" jsonschema:"required" jsonschema_description:"Address. In its path and query {after.COLUMN}, {before.COLUMN}, {key.COLUMN}, {schema}, {table}, {op} stand for what a change has."`
+	Headers     map[string]Secret `yaml:"headers" jsonschema_description:"Headers of each request; the same may stand in their values."`
+	Secrets     []Secret          `yaml:"secrets" jsonschema_description:"Requests are signed with each of them (Standard Webhooks). With whsec_ before it a secret is base64."`
+	Mode        string            `yaml:"mode" jsonschema:"enum=binary,enum=structured" jsonschema_description:"Whether CloudEvents' attributes are headers, or stand in the body with the data. Default: binary; with batch structured."`
+	Concurrency int               `yaml:"concurrency" jsonschema:"minimum=1,maximum=256" jsonschema_description:"Requests at the same time; changes of one key always come one after the other. Default: 8."`
+	Batch       int               `yaml:"batch" jsonschema:"minimum=1,maximum=1000" jsonschema_description:"How many events one request has at most; more than 1: as application/cloudevents-batch+json. Default: 1."`
+	Timeout     Duration          `yaml:"timeout" jsonschema_description:"Of a request, its answer included. Default: 30s."`
+	Allow       []string          `yaml:"allow" jsonschema_description:"Address ranges (10.1.2.0/24) that may be connected to although they are private, and without TLS."`
+	CA          string            `yaml:"ca" jsonschema_description:"PEM file of the authorities to trust. Default: the system's."`
+	Cert        string            `yaml:"cert" jsonschema_description:"PEM file of the client certificate; together with key."`
+	Key         string            `yaml:"key" jsonschema_description:"PEM file of the client certificate's key."`
 }
 
 // The defaults of what a file leaves out.
@@ -144,7 +163,7 @@ func (c *Config) fill() {
 		c.Captures[i].fill(c.Broker.Embedded != nil)
 	}
 	for i := range c.Sinks {
-		c.Sinks[i].Mode = or(c.Sinks[i].Mode, string(sinks.Transactions))
+		c.Sinks[i].fill()
 	}
 }
 
@@ -167,6 +186,22 @@ func (c *Capture) fill(embedded bool) {
 		if p.CreatePublication == nil {
 			p.CreatePublication = new(true)
 		}
+	}
+}
+
+// fill sets what the file left out of one sink.
+func (s *Sink) fill() {
+	w := s.Webhook
+	if w == nil {
+		s.Mode = or(s.Mode, string(sinks.Transactions))
+		return
+	}
+	s.Mode = or(s.Mode, string(sinks.Keys))
+	w.Concurrency = or(w.Concurrency, webhook.DefaultConcurrency)
+	w.Batch = or(w.Batch, 1)
+	w.Timeout = or(w.Timeout, Duration(webhook.DefaultTimeout))
+	if w.Batch == 1 {
+		w.Mode = or(w.Mode, string(webhook.Binary))
 	}
 }
 
@@ -198,6 +233,21 @@ func (c *Capture) Source() postgres.Config {
 		Slot: p.Slot, Publication: p.Publication, CreatePublication: *p.CreatePublication,
 		Tables: p.Tables, Unrepresentable: c.Unrepresentable,
 	}
+}
+
+// Settings returns the settings of the target, as its package wants them.
+func (w *Webhook) Settings() webhook.Config {
+	c := webhook.Config{
+		URL: w.URL.Reveal(), Headers: make(map[string]string), Mode: webhook.Mode(w.Mode),
+		Concurrency: w.Concurrency, Batch: w.Batch, Timeout: time.Duration(w.Timeout), Allow: w.Allow,
+	}
+	for name, value := range w.Headers {
+		c.Headers[name] = value.Reveal()
+	}
+	for _, s := range w.Secrets {
+		c.Secrets = append(c.Secrets, s.Reveal())
+	}
+	return c
 }
 
 // Prefix returns the topic prefix that a sink's from names: that of the capture of this

@@ -150,11 +150,19 @@ func renderings(t *testing.T, c *Config, failure error) []string {
 			secrets = append(secrets, cap.Postgres.URL)
 		}
 	}
+	for _, sink := range c.Sinks {
+		if w := sink.Webhook; w != nil {
+			secrets = append(append(secrets, w.URL), w.Secrets...)
+			for _, header := range w.Headers {
+				secrets = append(secrets, header)
+			}
+		}
+	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		for _, s := range secrets {
 			out = append(out, fmt.Sprintf(verb, s), fmt.Sprintf(verb, &s), fmt.Sprintf(verb, []Secret{s}))
 		}
-		out = append(out, fmt.Sprintf(verb, c.Registry), fmt.Sprintf(verb, failure))
+		out = append(out, fmt.Sprintf(verb, c.Registry), fmt.Sprintf(verb, c.Sinks), fmt.Sprintf(verb, failure))
 	}
 	asJSON, err := json.Marshal(c)
 	if err != nil {

@@ -28,6 +28,8 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case secretType:
 		return &jsonschema.Schema{Type: "string"}
+	case reflect.TypeFor[Duration]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`}
 	case reflect.TypeFor[Size]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer"}, {Type: "string", Pattern: `^[0-9]+ ?([KMGT]iB)?$`}}}
 	}

@@ -10,21 +10,27 @@ const Redacted = "(redacted)"
 
 // Secret is text that must not be shown: a password, or a URL that may hold one. It
 // redacts itself in fmt (every verb), errors, slog, JSON, YAML and text; only Reveal
-// gives it out.
-type Secret struct{ text string }
+// gives it out. The text stands behind a pointer, which is where fmt stops when it is given
+// a verb that a struct around the Secret does not know, and then asks no method.
+type Secret struct{ text *string }
 
 // NewSecret makes a Secret of text.
-func NewSecret(text string) Secret { return Secret{text} }
+func NewSecret(text string) Secret { return Secret{&text} }
 
 // Reveal returns the text itself, for the one place that needs it.
-func (s Secret) Reveal() string { return s.text }
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // Set says whether there is any text.
-func (s Secret) Set() bool { return s.text != "" }
+func (s Secret) Set() bool { return s.Reveal() != "" }
 
 // String implements fmt.Stringer.
 func (s Secret) String() string {
-	if s.text == "" {
+	if !s.Set() {
 		return ""
 	}
 	return Redacted
@@ -44,6 +50,6 @@ func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
 
 // UnmarshalText takes the text as it is.
 func (s *Secret) UnmarshalText(text []byte) error {
-	s.text = string(text)
+	*s = NewSecret(string(text))
 	return nil
 }

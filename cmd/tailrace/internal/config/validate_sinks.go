@@ -1,6 +1,10 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/tailrace/tailrace/sinks"
+)
 
 // sinks checks every sink, and that no two share positions.
 func (v *validator) sinks(c *Config) {
@@ -25,12 +29,20 @@ func (v *validator) sink(path string, s *Sink) {
 	case !namePattern.MatchString(s.Name):
 		v.report(CodeInvalidValue, path+".name", path+".name has characters that a name cannot have", "use a-z, 0-9, - and _")
 	}
-	p := s.Postgres
-	if p == nil {
-		v.missing(path+".postgres", "say which database to write to")
-		return
+	switch {
+	case s.Postgres != nil && s.Webhook != nil:
+		v.report(CodeConflict, path, path+" has both postgres and webhook", "make two sinks of it")
+	case s.Postgres != nil:
+		v.target(path+".postgres", s.Postgres)
+	case s.Webhook != nil:
+		v.webhook(path, s)
+	default:
+		v.missing(path+".postgres", "say where changes go: postgres or webhook")
 	}
-	path += ".postgres"
+}
+
+// target checks a PostgreSQL database that is written to.
+func (v *validator) target(path string, p *Target) {
 	switch {
 	case !p.URL.Set():
 		v.missing(path+".url", "write it as ${env:NAME}, postgres://user:password@host:port/database")
@@ -39,6 +51,28 @@ func (v *validator) sink(path string, s *Sink) {
 	}
 	if len(p.Schema) > 63 {
 		v.report(CodeInvalidValue, path+".schema", path+".schema is longer than 63 bytes", "")
+	}
+}
+
+// webhook checks an address that changes are delivered to. What its package finds stands
+// under the keys that it has here.
+func (v *validator) webhook(path string, s *Sink) {
+	if s.Mode == string(sinks.Transactions) {
+		v.report(CodeInvalidValue, path+".mode", path+".mode cannot be transactions: HTTP cannot take a whole source transaction at once", "leave it out")
+	}
+	path += ".webhook"
+	w := s.Webhook
+	if (w.Cert == "") != (w.Key == "") {
+		v.report(CodeConflict, path, path+" has only one of cert and key", "a client certificate needs both")
+	}
+	settings := w.Settings()
+	for _, p := range settings.Problems() {
+		at := path + "." + p.Field
+		if p.Field == "url" && !w.URL.Set() {
+			v.missing(at, p.Hint)
+			continue
+		}
+		v.report(CodeInvalidValue, at, at+" "+p.Message, p.Hint)
 	}
 }
 
