@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tailrace/tailrace/schemas/registry/registrytest"
 	"github.com/tailrace/tailrace/sinks"
 	"github.com/tailrace/tailrace/sinks/sinktest"
 	"github.com/tailrace/tailrace/stream/embedded"
@@ -22,6 +23,7 @@ import (
 // world is an embedded broker with the changes of a shop: some fifty keys, four partitions.
 type world struct {
 	addr, prefix string
+	registry     string // its address
 	cfg          subscribe.Config
 	want         map[string]expected
 	records      uint64
@@ -41,7 +43,12 @@ func newWorld(t *testing.T, changes int, rng *rand.Rand) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{addr: broker.Addr(), cfg: sourceAt(t, broker.Addr())}
+	w := &world{addr: broker.Addr(), registry: registrytest.Start(t)}
+	if w.cfg, err = sourceAt(w.addr, w.registry); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.cfg.Client.Close)
+	t.Cleanup(w.cfg.Registry.Close)
 	shop := sinktest.NewWriter(t, w.cfg, "shop")
 	w.prefix = shop.Prefix
 	other := items()
@@ -73,9 +80,9 @@ func newWorld(t *testing.T, changes int, rng *rand.Rand) *world {
 	return w
 }
 
-// target returns the settings of a sink that delivers to a hostile target.
-func (w *world) target(h *hostile) Config {
-	return Config{Name: "hook", URL: h.server.URL + "/{table}/{key.id}", Secrets: []string{"the next secret, not known to the target", testSecret}, Headers: map[string]string{"x-life": "1"},
+// hookTo returns the settings of a sink that delivers to a hostile target.
+func hookTo(target, life string) Config {
+	return Config{Name: "hook", URL: target + "/{table}/{key.id}", Secrets: []string{"the next secret, not known to the target", testSecret}, Headers: map[string]string{"x-life": life},
 		Concurrency: 16, Timeout: 300 * time.Millisecond, Allow: []string{"127.0.0.1/32"}}
 }
 
@@ -165,7 +172,7 @@ func TestHostileTarget(t *testing.T) {
 			rng := seeded(t)
 			w := newWorld(t, 2000, rng)
 			h := newHostile(t, rng.Uint64(), 0.25)
-			cfg := w.target(h)
+			cfg := hookTo(h.server.URL, "1")
 			change(&cfg)
 			w.run(t, cfg, nil, func() bool { return h.complete(len(w.want)) })
 			if f := h.verdict(t, w.want); !f.good() || len(w.want) < 2000 {
@@ -253,7 +260,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHostile(t, seed, 0.1)
-			cfg := w.target(h)
+			cfg := hookTo(h.server.URL, "1")
 			cfg.Name = strings.ReplaceAll(name, " ", "-") // positions and a group of its own
 			w.run(t, cfg, func(s *Sink) sinks.Sink { return &mutant{s, m.apply} }, w.through(cfg.Name))
 			if f := judge(h.seen(), w.want); !m.sees(f) {

@@ -29,22 +29,22 @@ func source(tb testing.TB) subscribe.Config {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(cluster.Close)
-	return sourceAt(tb, cluster.ListenAddrs()...)
+	cfg, err := sourceAt(cluster.ListenAddrs()[0], registrytest.Start(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(cfg.Client.Close)
+	tb.Cleanup(cfg.Registry.Close)
+	return cfg
 }
 
-func sourceAt(tb testing.TB, brokers ...string) subscribe.Config {
-	tb.Helper()
-	client, err := stream.NewClient(stream.Config{Brokers: brokers, Timeout: 20 * time.Second})
+func sourceAt(broker, registryURL string) (subscribe.Config, error) {
+	client, err := stream.NewClient(stream.Config{Brokers: []string{broker}, Timeout: 20 * time.Second})
 	if err != nil {
-		tb.Fatal(err)
+		return subscribe.Config{}, err
 	}
-	tb.Cleanup(client.Close)
-	reg, err := registry.NewClient(registry.ClientConfig{URL: registrytest.Start(tb)})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(reg.Close)
-	return subscribe.Config{Client: client, Registry: reg, MaxWait: 100 * time.Millisecond}
+	reg, err := registry.NewClient(registry.ClientConfig{URL: registryURL})
+	return subscribe.Config{Client: client, Registry: reg, MaxWait: 100 * time.Millisecond}, err
 }
 
 // written returns the changes of a table with one partition, as a sink is given them.

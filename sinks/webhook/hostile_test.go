@@ -116,6 +116,13 @@ func (h *hostile) seen() []arrival {
 	return append([]arrival(nil), h.arrivals...)
 }
 
+// count is how many requests have arrived.
+func (h *hostile) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.requests
+}
+
 // complete says whether so many events were acknowledged.
 func (h *hostile) complete(events int) bool {
 	h.mu.Lock()
