@@ -34,6 +34,7 @@ type hostile struct {
 	rng      *rand.Rand
 	arrivals []arrival
 	requests int
+	latest   time.Time       // of the last request
 	acked    map[string]bool // ids
 	faults   map[string]int
 	forged   []string // requests that are not signed, or not by us
@@ -90,6 +91,7 @@ func (h *hostile) take(r *http.Request, body []byte) (fault string, from, to int
 	}
 	from = len(h.arrivals)
 	h.requests++
+	h.latest = time.Now()
 	for _, e := range eventsOf(r, body) {
 		h.arrivals = append(h.arrivals, arrival{id: e.id, body: e.body, life: r.Header.Get("x-life"), request: h.requests})
 	}
@@ -121,6 +123,13 @@ func (h *hostile) count() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.requests
+}
+
+// still says whether nothing has arrived for so long.
+func (h *hostile) still(d time.Duration) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Since(h.latest) > d
 }
 
 // complete says whether so many events were acknowledged.

@@ -150,16 +150,19 @@ func killing(t *testing.T, w *world, h *hostile, rng *rand.Rand, kills int, muta
 	}
 	defer group.Close()
 	e := errand{Broker: w.addr, Registry: w.registry, Target: h.server.URL, Mutant: mutant}
+	done := func() bool {
+		return h.complete(len(w.want)) || mutant != "" && w.through("hook")() && h.still(3*time.Second)
+	}
 	for n := range kills {
 		e.Life = fmt.Sprint("life ", n)
 		c := startChild(t, e)
 		if n%2 == 0 {
 			until := h.count() + 1 + rng.IntN(60)
-			await(time.Minute, func() bool { return h.count() >= until || h.complete(len(w.want)) })
+			await(time.Minute, func() bool { return h.count() >= until || done() })
 		} else {
 			await(time.Duration(rng.IntN(500))*time.Millisecond, func() bool { return false })
 		}
-		if !h.complete(len(w.want)) {
+		if !done() {
 			busy++
 		}
 		c.kill()
@@ -168,7 +171,7 @@ func killing(t *testing.T, w *world, h *hostile, rng *rand.Rand, kills int, muta
 	}
 	e.Life = "the last"
 	last := startChild(t, e)
-	ended := await(2*time.Minute, func() bool { return h.complete(len(w.want)) || mutant != "" && w.through("hook")() })
+	ended := await(2*time.Minute, done)
 	last.kill()
 	if unexpected(t, last); !ended {
 		t.Errorf("not everything arrives\n%s", last.log.String())
