@@ -2,17 +2,47 @@ package sinks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tailrace/tailrace/stream"
 	"github.com/tailrace/tailrace/stream/subscribe"
 )
 
-// byKey applies the partitions that the group gave to this member, each in its order.
-func byKey(ctx context.Context, cfg *Config, g *stream.Generation) error {
+// keys is a run in mode Keys. When there is a topic beyond those that it shares with the
+// group, it begins anew.
+func keys(ctx context.Context, cfg *Config) error {
+	for {
+		topics, err := discover(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		group := stream.GroupConfig{Group: cfg.Group(), Log: cfg.Log, Topics: topics}
+		err = cfg.Source.Client.RunGroup(ctx, group, func(ctx context.Context, g *stream.Generation) error {
+			reading, found := context.WithCancelCause(ctx)
+			var watching sync.WaitGroup
+			defer watching.Wait()
+			defer found(nil)
+			watching.Go(func() { watch(reading, cfg, topics, found) })
+			if len(g.Partitions()) == 0 {
+				return standBy(reading, cfg)
+			}
+			return byKey(ctx, reading, cfg, g)
+		})
+		if !errors.Is(err, errDiscover) {
+			return err
+		}
+		cfg.Log.Info("reads a new topic too", "sink", cfg.Name, "why", err)
+	}
+}
+
+// byKey applies the partitions that the group gave to this member, each in its order, until
+// reading ends: what is being applied then goes on until ctx does.
+func byKey(ctx, reading context.Context, cfg *Config, g *stream.Generation) error {
 	sink, err := cfg.Sink()
 	if err != nil {
 		return err
@@ -33,8 +63,35 @@ func byKey(ctx context.Context, cfg *Config, g *stream.Generation) error {
 	cfg.Monitor.SetPhase(PhaseRunning)
 	cfg.Log.Info("sink runs", "sink", cfg.Name, "partitions", len(from))
 	for {
-		if err := k.round(ctx); err != nil {
+		if err := k.round(ctx, reading); err != nil {
 			return err
+		}
+	}
+}
+
+// watchEvery is how often new topics are looked for.
+const watchEvery = 3 * time.Second
+
+// watch looks for topics that are not among those that are read, and calls found once there
+// is one.
+func watch(ctx context.Context, cfg *Config, topics []string, found context.CancelCauseFunc) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		infos, err := cfg.Source.Client.Topics(ctx)
+		if err != nil {
+			continue // who reads will say what is wrong
+		}
+		for _, t := range cfg.choose(infos) {
+			if !slices.Contains(topics, t) {
+				found(fmt.Errorf("%w: topic %s", errDiscover, t))
+				return
+			}
 		}
 	}
 }
@@ -54,7 +111,7 @@ type keyed struct {
 }
 
 // round reads the partitions that are not parked until one of them reaches a TRUNCATE.
-func (k *keyed) round(ctx context.Context) error {
+func (k *keyed) round(ctx, reading context.Context) error {
 	var from []subscribe.FeedPartition
 	for p, at := range k.at {
 		if k.parked[p] == nil {
@@ -68,7 +125,7 @@ func (k *keyed) round(ctx context.Context) error {
 	defer feed.Close()
 	reported := time.Now()
 	for {
-		b, err := feed.Next(ctx)
+		b, err := feed.Next(reading)
 		if err != nil {
 			return err
 		}

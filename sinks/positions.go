@@ -148,24 +148,24 @@ func (s *Positions) owns(ps []Partition) bool {
 func (s *Positions) positions(ps []Partition) map[Partition]Position {
 	all := make(map[Partition]Position)
 	for _, p := range ps {
-		var fence uint64
+		var highest heldRecord
 		for _, r := range s.known[p] {
-			if r.At != nil && r.Fence >= fence {
-				fence, all[p] = r.Fence, r.At.position()
+			if r.At != nil && r.Fence >= highest.Fence {
+				highest = r
 			}
+		}
+		if highest.At != nil && *highest.At != (heldPlaced{}) {
+			all[p] = highest.At.position()
 		}
 	}
 	return all
 }
 
-// settle writes what was taken over under our own keys, and removes the others.
+// settle writes what was taken over under our own keys, also that there is no position yet,
+// and removes the other keys.
 func (s *Positions) settle(ctx context.Context, at map[Partition]Position) error {
 	for p := range s.held {
-		r := heldRecord{Fence: s.held[p]}
-		if q, ok := at[p]; ok {
-			r.At = placed(q)
-		}
-		if err := s.put(p, s.owner, &r); err != nil {
+		if err := s.put(p, s.owner, &heldRecord{s.held[p], placed(at[p])}); err != nil {
 			return err
 		}
 		for owner := range s.known[p] {

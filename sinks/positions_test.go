@@ -104,6 +104,17 @@ func TestPositionsFence(t *testing.T) {
 	taken(t, c, map[Partition]Position{p0: at(7), p1: at(8)}, p0, p1)
 }
 
+// The same if the owner has written no position yet.
+func TestPositionsFenceAtTheBeginning(t *testing.T) {
+	c := positionsClient(t)
+	zombie := taken(t, c, map[Partition]Position{}, p0)
+	taken(t, c, map[Partition]Position{}, p0)
+	if err := zombie.Write(t.Context(), map[Partition]Position{p0: at(50)}); !errors.Is(err, ErrFenced) {
+		t.Fatalf("a zombie's write says %v", err)
+	}
+	taken(t, c, map[Partition]Position{}, p0)
+}
+
 // A successor that dies between its claim and its first position loses none.
 func TestPositionsClaimWithoutPosition(t *testing.T) {
 	c := positionsClient(t)

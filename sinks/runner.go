@@ -70,24 +70,23 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	cfg.Monitor.SetPhase(PhaseStarting)
-	group := stream.GroupConfig{Group: cfg.Group(), Log: cfg.Log, Single: cfg.Mode == Transactions, Topics: []string{cfg.EndTopic()}}
-	lead := whole
 	if cfg.Mode == Keys {
-		topics, err := discover(ctx, &cfg)
-		if err != nil {
-			return quiet(ctx, err)
-		}
-		group.Topics, lead = topics, byKey
+		return quiet(ctx, keys(ctx, &cfg))
 	}
-	err := cfg.Source.Client.RunGroup(ctx, group, func(ctx context.Context, g *stream.Generation) error {
+	group := stream.GroupConfig{Group: cfg.Group(), Log: cfg.Log, Single: true, Topics: []string{cfg.EndTopic()}}
+	return quiet(ctx, cfg.Source.Client.RunGroup(ctx, group, func(ctx context.Context, g *stream.Generation) error {
 		if len(g.Partitions()) == 0 {
-			cfg.Monitor.SetPhase(PhaseStandby)
-			<-ctx.Done()
-			return context.Cause(ctx)
+			return standBy(ctx, &cfg)
 		}
-		return lead(ctx, &cfg, g)
-	})
-	return quiet(ctx, err)
+		return whole(ctx, &cfg, g)
+	}))
+}
+
+// standBy waits while other members have the partitions.
+func standBy(ctx context.Context, cfg *Config) error {
+	cfg.Monitor.SetPhase(PhaseStandby)
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 // quiet turns what a run says because it was told to end into nil.

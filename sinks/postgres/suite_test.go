@@ -72,7 +72,7 @@ func TestConformance(t *testing.T) {
 	pg := testenv.SharedPostgres(t)
 	sinktest.Run(t, sinktest.Target{
 		Source: source,
-		New: func(tb testing.TB) (func(string) (sinks.Sink, error), func(testing.TB, string) []string) {
+		New: func(tb testing.TB, _ subscribe.Config) (func(string) (sinks.Sink, error), func(testing.TB, string) []string) {
 			db := pg.CreateDatabase(tb)
 			conn := pg.Connect(tb, db)
 			return func(name string) (sinks.Sink, error) {

@@ -14,7 +14,7 @@ import (
 func testRows(f *fixture) {
 	t := f.Table(items(), 3)
 	f.Tx(change(t, 'c', 1, 10, "a\tb\\c\nd"), change(t, 'c', 2, nil, ""), change(t, 'r', 3, 30, `\N`))
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "1|10|a\tb\\c\nd", `2|\N|`, `3|30|\N`)
 	f.Tx(change(t, 'u', 1, 11, "x"), change(t, 'd', 2), change(t, 'c', 4, 40, nil), change(t, 'd', 4), change(t, 'c', 4, 41, "again"))
 	f.want("items", "1|11|x", `3|30|\N`, "4|41|again")
@@ -63,7 +63,7 @@ func testReorder(f *fixture) {
 func testPoison(f *fixture) {
 	t := f.Table(items(), 1)
 	f.Tx(change(t, 'c', 1, 10, "a"))
-	stop, _ := f.start(f.config(sinks.Transactions))
+	stop, _ := f.start(f.config(f.mode))
 	f.want("items", "1|10|a")
 	if err := stop(); err != nil {
 		f.Fatal(err)
@@ -75,7 +75,26 @@ func testPoison(f *fixture) {
 	f.put(sinks.Partition{Topic: t.Topic}, key, append(schemas.AppendFrame(nil, t.valueID), 0x02, 0xff), 0)
 	f.End()
 	f.Flush()
-	_, ended := f.start(f.config(sinks.Transactions))
+	_, ended := f.start(f.config(f.mode))
+	if err := ended(); err == nil {
+		f.Fatal("the sink ended without an error after a record that is not Avro")
+	}
+	f.want("items", "1|10|a")
+}
+
+// Without transactions what lies before it in its partition is there.
+func testPoisonKeys(f *fixture) {
+	t := f.Table(items(), 1)
+	f.Begin()
+	c := change(t, 'c', 1, 10, "a")
+	f.Write(&c)
+	key := schemas.AppendLong(schemas.AppendFrame(nil, t.keyID), 3)
+	f.put(sinks.Partition{Topic: t.Topic}, key, append(schemas.AppendFrame(nil, t.valueID), 0x02, 0xff), 0)
+	c = change(t, 'c', 2, 20, "b")
+	f.Write(&c)
+	f.End()
+	f.Flush()
+	_, ended := f.start(f.config(sinks.Keys))
 	if err := ended(); err == nil {
 		f.Fatal("the sink ended without an error after a record that is not Avro")
 	}
@@ -85,7 +104,7 @@ func testPoison(f *fixture) {
 func testSchemaChange(f *fixture) {
 	t := f.Table(items(), 2)
 	f.Tx(change(t, 'c', 1, 10, "a"))
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "1|10|a")
 	wider := items()
 	wider.Columns = append(wider.Columns, schemas.Column{Name: "more", Type: schemas.Type{Kind: schemas.String}, Nullable: true})
@@ -108,7 +127,7 @@ func testSchemaChange(f *fixture) {
 func testNewTable(f *fixture) {
 	t := f.Table(items(), 2)
 	f.Tx(change(t, 'c', 1, 10, "a"))
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "1|10|a")
 	other := items()
 	other.Name = "others"
@@ -118,13 +137,18 @@ func testNewTable(f *fixture) {
 	f.want("items", "1|11|b")
 }
 
+func testNewTableKeys(f *fixture) {
+	f.mode = sinks.Keys
+	testNewTable(f)
+}
+
 // A second member stands by, and goes on when the first one leaves.
 func testStandby(f *fixture) {
 	t := f.Table(items(), 2)
 	f.Tx(change(t, 'c', 1, 10, "a"))
-	stop, _ := f.start(f.config(sinks.Transactions))
+	stop, _ := f.start(f.config(f.mode))
 	f.want("items", "1|10|a")
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.Tx(change(t, 'c', 2, 20, "b"))
 	f.want("items", "1|10|a", "2|20|b")
 	if err := stop(); err != nil {
@@ -138,7 +162,7 @@ func testTruncate(f *fixture) {
 	t := f.Table(items(), 3)
 	f.Tx(change(t, 'c', 1, 10, "a"), change(t, 'c', 2, 20, "b"))
 	f.Tx(change(t, 'c', 3, 30, "c"), Change{Table: t, Op: 't'}, change(t, 'c', 2, 21, "d"), change(t, 'c', 4, 40, "e"))
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "2|21|d", "4|40|e")
 }
 
@@ -159,7 +183,7 @@ func testTruncateOutside(f *fixture) {
 	read(100)
 	f.End()
 	f.Flush()
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	var want []string
 	for id := 100; id < 120; id++ {
 		want = append(want, fmt.Sprintf("%d|%d|x", id, id))
@@ -192,27 +216,36 @@ func testTruncateKeys(f *fixture) {
 func testKeyChange(f *fixture) {
 	t := f.Table(items(), 3)
 	f.Tx(change(t, 'c', 1, 10, "a"), change(t, 'c', 2, 20, "b"), change(t, 'c', 3, 30, "c"))
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "1|10|a", "2|20|b", "3|30|c")
-	move := func(from, to, v int, note any) Change {
-		c := change(t, 'u', to, v, note)
-		c.OldKey = []any{from}
-		return c
-	}
 	// The whole table shifts, from the top; then a row takes the place of another one.
-	f.Tx(move(3, 4, 30, "c"), move(2, 3, 20, "b"), move(1, 2, 10, "a"))
+	f.Tx(moved(t, 3, 4, 30, "c"), moved(t, 2, 3, 20, "b"), moved(t, 1, 2, 10, "a"))
 	f.want("items", "2|10|a", "3|20|b", "4|30|c")
-	f.Tx(change(t, 'd', 4), move(3, 4, 21, "b"))
+	f.Tx(change(t, 'd', 4), moved(t, 3, 4, 21, "b"))
 	f.want("items", "2|10|a", "4|21|b")
-	// What the log does not hold is taken from the old row.
-	f.Tx(change(t, 'u', 4, 22, "bb"), move(4, 5, 23, Unchanged), move(2, 1, 11, Unchanged), change(t, 'u', 1, 12, Unchanged))
+}
+
+// moved is a change of a row's key.
+func moved(t *Table, from, to, v int, note any) Change {
+	c := change(t, 'u', to, v, note)
+	c.OldKey = []any{from}
+	return c
+}
+
+// What the log does not hold is taken from the old row.
+func testKeyChangeUnchanged(f *fixture) {
+	t := f.Table(items(), 3)
+	f.Tx(change(t, 'c', 2, 10, "a"), change(t, 'c', 4, 21, "b"))
+	f.start(f.config(f.mode))
+	f.want("items", "2|10|a", "4|21|b")
+	f.Tx(change(t, 'u', 4, 22, "bb"), moved(t, 4, 5, 23, Unchanged), moved(t, 2, 1, 11, Unchanged), change(t, 'u', 1, 12, Unchanged))
 	f.want("items", "1|12|a", "5|23|bb")
 }
 
 func testUnchanged(f *fixture) {
 	t := f.Table(items(), 1)
 	f.Tx(change(t, 'c', 1, 10, "a"), change(t, 'c', 2, 20, "b"))
-	_, ended := f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "1|10|a", "2|20|b")
 	f.Tx(change(t, 'u', 1, 11, Unchanged), change(t, 'c', 3, 30, "c"), change(t, 'u', 3, 31, Unchanged), change(t, 'u', 2, 21, Unchanged), change(t, 'u', 2, 22, "new"), change(t, 'u', 2, 23, Unchanged))
 	f.want("items", "1|11|a", "2|23|new", "3|31|c")
@@ -232,12 +265,19 @@ func testUnchanged(f *fixture) {
 	f.End()
 	f.Flush()
 	f.want("items", "1|11|a", "2|23|new", "3|31|c")
-	// A row that the target does not have cannot be completed.
+}
+
+// A row that the target does not have cannot be completed.
+func testUnchangedMissing(f *fixture) {
+	t := f.Table(items(), 1)
+	f.Tx(change(t, 'c', 1, 11, "a"))
+	_, ended := f.start(f.config(f.mode))
+	f.want("items", "1|11|a")
 	f.Tx(change(t, 'u', 99, 1, Unchanged))
 	if err := ended(); !sinks.IsFatal(err) || sinks.HintOf(err) == "" {
 		f.Fatalf("the sink ended with %v, hint %q; want a fatal error with a hint", err, sinks.HintOf(err))
 	}
-	f.want("items", "1|11|a", "2|23|new", "3|31|c")
+	f.want("items", "1|11|a")
 }
 
 // Nothing of a batch stays if the sink dies before it is durable.
@@ -254,7 +294,7 @@ func testCrashBefore(f *fixture) {
 	if rows := f.read(f.T, "items"); len(rows) > 0 {
 		f.Fatalf("rows of half a transaction are there: %q", rows)
 	}
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "1|10|a", "2|20|b")
 }
 
@@ -270,7 +310,7 @@ func testCrashAfter(f *fixture) {
 	if rest := f.batch(at, t); len(rest.Changes) != 3 {
 		f.Fatalf("%d changes are read after the restart, want the 3 new ones", len(rest.Changes))
 	}
-	f.start(f.config(sinks.Transactions))
+	f.start(f.config(f.mode))
 	f.want("items", "2|21|c")
 }
 
@@ -301,6 +341,33 @@ func testFence(f *fixture) {
 	f.want("items", "1|10|a", "2|20|b")
 }
 
+// Without transactions a fence cannot keep a change from the target, but who was replaced is
+// told so, and moves no position.
+func testFenceLate(f *fixture) {
+	t := f.Table(items(), 2)
+	f.Tx(change(t, 'c', 1, 10, "a"), change(t, 'c', 2, 20, "b"))
+	zombie, at := f.open(t)
+	b := f.batch(at, t)
+	owner, at2 := f.open(t)
+	for range 2 {
+		if err := zombie.Apply(context.Background(), b); !errors.Is(err, sinks.ErrFenced) {
+			f.Fatalf("a sink that was replaced says %v", err)
+		}
+	}
+	next, at3 := f.open(t)
+	if fmt.Sprint(at2) != fmt.Sprint(at3) {
+		f.Fatalf("who was replaced moved positions from %v to %v", at2, at3)
+	}
+	if err := owner.Apply(context.Background(), b); !errors.Is(err, sinks.ErrFenced) {
+		f.Fatalf("a sink that was replaced says %v", err)
+	}
+	f.apply(next, b)
+	f.want("items", "1|10|a", "2|20|b")
+	if _, at = f.open(t); fmt.Sprint(at) != fmt.Sprint(b.Positions) {
+		f.Fatalf("the positions are %v, %v was applied", at, b.Positions)
+	}
+}
+
 // The pieces of a large transaction are seen together.
 func testPieces(f *fixture) {
 	t := f.Table(items(), 2)
@@ -326,7 +393,7 @@ func testPieces(f *fixture) {
 func testRecreated(f *fixture) {
 	t := f.Table(items(), 1)
 	f.Tx(change(t, 'c', 1, 10, "a"), change(t, 'c', 2, 20, "b"), change(t, 'd', 2))
-	stop, _ := f.start(f.config(sinks.Transactions))
+	stop, _ := f.start(f.config(f.mode))
 	f.want("items", "1|10|a")
 	if err := stop(); err != nil {
 		f.Fatal(err)
@@ -339,7 +406,7 @@ func testRecreated(f *fixture) {
 	clear(f.n)
 	f.n[f.end] = 1
 	f.Tx(change(t, 'c', 7, 70, "x"))
-	_, ended := f.start(f.config(sinks.Transactions))
+	_, ended := f.start(f.config(f.mode))
 	if err := ended(); !sinks.IsFatal(err) || sinks.HintOf(err) == "" || !strings.Contains(err.Error(), t.Topic) {
 		f.Fatalf("the sink ended with %v, hint %q; want a fatal error about the topic", err, sinks.HintOf(err))
 	}

@@ -20,38 +20,64 @@ type Target struct {
 	Source func(testing.TB) subscribe.Config // an empty broker and registry
 	// New makes an empty target and returns how sinks to it are made, by name, and how a table
 	// of schema public in it reads: its rows, columns joined by |, null as \N, in the order
-	// of the text.
-	New func(testing.TB) (sink func(name string) (sinks.Sink, error), read func(testing.TB, string) []string)
+	// of the text. It is given the source, for sinks that keep their positions there.
+	New func(testing.TB, subscribe.Config) (sink func(name string) (sinks.Sink, error), read func(testing.TB, string) []string)
+	// ByKey says that the target has no transactions: the sink runs in mode Keys only, and
+	// delivers at least once. Its target is one that knows a change when it comes again. What
+	// only a target with transactions can do is not asked of it.
+	ByKey bool
 }
+
+// demand is what a case asks of a target.
+type demand uint8
+
+const (
+	ofAll            demand = iota
+	ofTransactions          // rows and position durable at once, or neither
+	ofNoTransactions        // what holds instead without
+)
 
 // Run runs the suite.
 func Run(t *testing.T, target Target) {
+	mode, other := sinks.Transactions, ofNoTransactions
+	if target.ByKey {
+		mode, other = sinks.Keys, ofTransactions
+	}
 	for _, c := range []struct {
 		name string
+		of   demand
 		test func(*fixture)
 	}{
-		{"rows", testRows},
-		{"duplicate batch", testDuplicate},
-		{"reorder", testReorder},
-		{"poison row", testPoison},
-		{"schema change", testSchemaChange},
-		{"new table", testNewTable},
-		{"standby", testStandby},
-		{"truncate", testTruncate},
-		{"truncate of a backfill", testTruncateOutside},
-		{"truncate by key", testTruncateKeys},
-		{"key change", testKeyChange},
-		{"unchanged", testUnchanged},
-		{"crash before flush", testCrashBefore},
-		{"crash after flush", testCrashAfter},
-		{"fence", testFence},
-		{"pieces", testPieces},
-		{"recreated topic", testRecreated},
+		{"rows", ofAll, testRows},
+		{"duplicate batch", ofAll, testDuplicate},
+		{"reorder", ofAll, testReorder},
+		{"poison row", ofTransactions, testPoison},
+		{"poison row by key", ofAll, testPoisonKeys},
+		{"schema change", ofAll, testSchemaChange},
+		{"new table", ofAll, testNewTable},
+		{"new table by key", ofTransactions, testNewTableKeys},
+		{"standby", ofAll, testStandby},
+		{"truncate", ofAll, testTruncate},
+		{"truncate of a backfill", ofAll, testTruncateOutside},
+		{"truncate by key", ofAll, testTruncateKeys},
+		{"key change", ofAll, testKeyChange},
+		{"key change with unchanged", ofTransactions, testKeyChangeUnchanged},
+		{"unchanged", ofAll, testUnchanged},
+		{"unchanged of a missing row", ofTransactions, testUnchangedMissing},
+		{"crash before flush", ofTransactions, testCrashBefore},
+		{"crash after flush", ofAll, testCrashAfter},
+		{"fence", ofTransactions, testFence},
+		{"fence after delivery", ofNoTransactions, testFenceLate},
+		{"pieces", ofTransactions, testPieces},
+		{"recreated topic", ofAll, testRecreated},
 	} {
+		if c.of == other {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
-			f := &fixture{T: t, source: target.Source(t)}
+			f := &fixture{T: t, source: target.Source(t), mode: mode}
 			f.Writer = NewWriter(t, f.source, fmt.Sprintf("shop%d", time.Now().UnixNano()))
-			f.sink, f.read = target.New(t)
+			f.sink, f.read = target.New(t, f.source)
 			c.test(f)
 		})
 	}
@@ -61,6 +87,7 @@ type fixture struct {
 	*testing.T
 	*Writer
 	source subscribe.Config
+	mode   sinks.Mode // in which the target's sinks run
 	sink   func(string) (sinks.Sink, error)
 	read   func(testing.TB, string) []string
 }
