@@ -87,7 +87,7 @@ func TestReadmeNamesFunctions(t *testing.T) {
 // Each configuration in the README is valid.
 func TestReadmeConfigurations(t *testing.T) {
 	text, _ := readme(t)
-	for _, v := range []string{"SHOP_URL", "WAREHOUSE_URL", "REGISTRY_PASSWORD"} {
+	for _, v := range []string{"SHOP_URL", "WAREHOUSE_URL", "REGISTRY_PASSWORD", "BILLING_TOKEN", "BILLING_SECRET"} {
 		t.Setenv(v, "postgres://u@h/db")
 	}
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```|<<'END'\n(.*?)END\n").FindAllStringSubmatch(text, -1)
