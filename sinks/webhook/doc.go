@@ -30,9 +30,9 @@
 // compacted topic, see sinks.Positions. A position is written when everything before it is
 // acknowledged; what was delivered after the last one is delivered again.
 //
-// A member that was frozen, and replaced, and wakes up sends what it has in hand: no fence
-// reaches into the target. It learns with its next position that it was replaced, before
-// it sends more.
+// A member that was frozen, and replaced, and wakes up sends what is under way: no fence
+// reaches into the target. It begins nothing new once its group says that it is out, which
+// is the first thing that it asks, nor after its next position, which is void.
 //
 // # Trouble
 //

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 
@@ -238,4 +239,24 @@ func TestModes(t *testing.T) {
 	if other := several([]*event{e}); other.id == r.id || several([]*event{e, e}).id != r.id {
 		t.Errorf("ids of batches are %s, %s", r.id, other.id)
 	}
+}
+
+// What is valid text comes back from JSON as it was; what is not is refused.
+func FuzzString(f *testing.F) {
+	for _, s := range []string{"", "a\"\\/\b\n\r\t\x00\x1f\x7f é \u2028 \U0001F600", "\xff", "\xed\xa0\x80"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		out, err := appendString(nil, text)
+		if err != nil {
+			if utf8.ValidString(text) {
+				t.Fatalf("%q: %v", text, err)
+			}
+			return
+		}
+		var back string
+		if err := json.Unmarshal(out, &back); err != nil || back != text {
+			t.Fatalf("%q became %s, which is %q, %v", text, out, back, err)
+		}
+	})
 }

@@ -82,7 +82,7 @@ func TestPausesGrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &answers{list: []answer{{status: 500}, {err: syscall.ECONNRESET}, {status: 408}, {status: 425}, {hangs: true}, {status: 302, header: "Location: http://169.254.169.254/"},
 			{status: 200, body: io.MultiReader(strings.NewReader("half"), brokenReader{})}, {status: 599}}}
-		if err := fakeClient(a).send(t.Context(), fakeRequest(), quiet); err != nil {
+		if err := fakeClient(a).send(t.Context(), t.Context(), fakeRequest(), quiet); err != nil {
 			t.Fatal(err)
 		}
 		most := pauseFirst
@@ -141,7 +141,7 @@ func TestRetryAfter(t *testing.T) {
 		} {
 			header := "Retry-After: " + c.after()
 			a := &answers{list: []answer{{status: c.status, header: header}}}
-			if err := fakeClient(a).send(t.Context(), fakeRequest(), quiet); err != nil {
+			if err := fakeClient(a).send(t.Context(), t.Context(), fakeRequest(), quiet); err != nil {
 				t.Fatal(err)
 			}
 			if gap := a.gaps()[0]; gap < c.least || gap > c.most {
@@ -159,9 +159,9 @@ func TestTooManyRequestsHoldsAll(t *testing.T) {
 		c.hold(0)
 		began := time.Now()
 		done := make(chan error)
-		go func() { done <- c.send(t.Context(), fakeRequest(), quiet) }()
+		go func() { done <- c.send(t.Context(), t.Context(), fakeRequest(), quiet) }()
 		synctest.Wait()
-		if err := c.send(t.Context(), fakeRequest(), quiet); err != nil {
+		if err := c.send(t.Context(), t.Context(), fakeRequest(), quiet); err != nil {
 			t.Fatal(err)
 		}
 		if waited := time.Since(began); waited < time.Minute {
@@ -183,7 +183,7 @@ func TestPatience(t *testing.T) {
 		}
 		began := time.Now()
 		tries := 0
-		err := fakeClient(a).send(t.Context(), fakeRequest(), func(int, error) { tries++ })
+		err := fakeClient(a).send(t.Context(), t.Context(), fakeRequest(), func(int, error) { tries++ })
 		if took := time.Since(began); err == nil || sinks.IsFatal(err) || sinks.CodeOf(err) != sinks.CodeEnvironment || sinks.HintOf(err) == "" || took < patience || took > patience+pauseMost {
 			t.Errorf("after %v: %v, hint %q", took, err, sinks.HintOf(err))
 		}
@@ -196,7 +196,7 @@ func TestPatience(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began = time.Now()
-		if err := fakeClient(a).send(ctx, fakeRequest(), quiet); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+		if err := fakeClient(a).send(ctx, ctx, fakeRequest(), quiet); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	})
@@ -206,13 +206,13 @@ func TestRefusals(t *testing.T) {
 	for _, status := range []int{400, 403, 404, 405, 409, 410, 413, 415, 422, 451} {
 		a := &answers{list: []answer{{status: status}}}
 		var no *refusal
-		if err := fakeClient(a).send(t.Context(), fakeRequest(), quiet); !errors.As(err, &no) || no.status != status || len(a.at) != 1 {
+		if err := fakeClient(a).send(t.Context(), t.Context(), fakeRequest(), quiet); !errors.As(err, &no) || no.status != status || len(a.at) != 1 {
 			t.Errorf("%d: %v after %d attempts", status, err, len(a.at))
 		}
 	}
 	for _, status := range []int{401, 407} {
 		a := &answers{list: []answer{{status: status}}}
-		if err := fakeClient(a).send(t.Context(), fakeRequest(), quiet); !sinks.IsFatal(err) || sinks.CodeOf(err) != sinks.CodeEnvironment || len(a.at) != 1 {
+		if err := fakeClient(a).send(t.Context(), t.Context(), fakeRequest(), quiet); !sinks.IsFatal(err) || sinks.CodeOf(err) != sinks.CodeEnvironment || len(a.at) != 1 {
 			t.Errorf("%d: %v after %d attempts", status, err, len(a.at))
 		}
 	}

@@ -78,7 +78,7 @@ func (s *Sink) deliver(ctx context.Context, events []*event) error {
 		for first == nil && under < s.cfg.Concurrency && len(l.ready) > 0 {
 			o := l.next(max(s.cfg.Batch, 1))
 			under++
-			go func() { outcomes <- outcome{o, s.sendLoad(trying, o.events)} }()
+			go func() { outcomes <- outcome{o, s.sendLoad(ctx, trying, o.events)} }()
 		}
 		if under == 0 {
 			return first
@@ -100,12 +100,12 @@ var errGaveUp = errors.New("another change could not be delivered")
 
 // sendLoad sends events in one request. If the target refuses a batch, it is sent event by
 // event, to find out which it is.
-func (s *Sink) sendLoad(ctx context.Context, events []*event) error {
+func (s *Sink) sendLoad(ctx, trying context.Context, events []*event) error {
 	r := one(events[0])
 	if len(events) > 1 {
 		r = several(events)
 	}
-	err := s.client.send(ctx, r, s.failed)
+	err := s.client.send(ctx, trying, r, s.failed)
 	var no *refusal
 	switch {
 	case !errors.As(err, &no):
@@ -114,7 +114,7 @@ func (s *Sink) sendLoad(ctx context.Context, events []*event) error {
 		return refuse(events[0].change, adviceRefused, no)
 	}
 	for i := range events {
-		if err := s.sendLoad(ctx, events[i:i+1]); err != nil {
+		if err := s.sendLoad(ctx, trying, events[i:i+1]); err != nil {
 			return err
 		}
 	}

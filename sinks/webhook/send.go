@@ -107,13 +107,14 @@ type failure struct {
 
 func (e *failure) Error() string { return e.why }
 
-// send sends a request until the target has acknowledged it. Its errors: a *refusal; an
-// *Error or *blocked, which are for the operator; ctx's.
-func (c *client) send(ctx context.Context, r *request, failed func(attempt int, err error)) error {
+// send sends a request until the target has acknowledged it, or trying, which ends with ctx,
+// ends: then an attempt that is under way is still waited for. Its errors: a *refusal; an
+// *Error or *blocked, which are for the operator; that of trying.
+func (c *client) send(ctx, trying context.Context, r *request, failed func(attempt int, err error)) error {
 	began := time.Now()
 	for attempt := 1; ; attempt++ {
-		if !c.wait(ctx) {
-			return context.Cause(ctx)
+		if !c.wait(trying) {
+			return context.Cause(trying)
 		}
 		err := c.attempt(ctx, r)
 		var f *failure
@@ -124,12 +125,14 @@ func (c *client) send(ctx context.Context, r *request, failed func(attempt int, 
 			return context.Cause(ctx)
 		case !errors.As(err, &f):
 			return err
+		case trying.Err() != nil:
+			return context.Cause(trying)
 		case time.Since(began) > patience:
 			return &Error{fmt.Errorf("deliver to %s: %w (%d attempts)", c.host(r), err, attempt), f.hint, false, sinks.CodeEnvironment}
 		}
 		failed(attempt, err)
-		if !sleep(ctx, max(pause(attempt), f.after)) {
-			return context.Cause(ctx)
+		if !sleep(trying, max(pause(attempt), f.after)) {
+			return context.Cause(trying)
 		}
 	}
 }
