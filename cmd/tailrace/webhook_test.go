@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -122,6 +123,90 @@ func (p *process) kill() {
 		p.t.Fatal(err)
 	}
 	<-p.done
+}
+
+// ledger is an application that notes the numbers that each row had, in the order in which
+// it was told of them for the first time.
+type ledger struct {
+	mu   sync.Mutex
+	met  map[string]bool
+	rows map[int][]int
+}
+
+func (l *ledger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var e struct{ After struct{ ID, N int } }
+	if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
+		http.Error(w, "not an event", http.StatusInternalServerError)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id := r.Header.Get("webhook-id"); !l.met[id] {
+		l.met[id] = true
+		l.rows[e.After.ID] = append(l.rows[e.After.ID], e.After.N)
+	}
+}
+
+// last is the last number of each row, and whether all that were before came in order.
+func (l *ledger) last() (numbers string, inOrder bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for id := range len(l.rows) {
+		for i, n := range l.rows[id] {
+			if n != i {
+				return fmt.Sprintf("row %d: %v", id, l.rows[id]), false
+			}
+		}
+		out = append(out, fmt.Sprint(len(l.rows[id])-1))
+	}
+	return strings.Join(out, " "), true
+}
+
+// The process is killed with everything in it, capture, broker and sink: each row's numbers
+// come one after the other, none is left out.
+func TestWebhookOverKills(t *testing.T) {
+	const kills, rows = 15, 10
+	pg := testenv.SharedPostgres(t)
+	source := pg.CreateDatabase(t)
+	if err := pg.Exec(t.Context(), source, "CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL)",
+		fmt.Sprintf("INSERT INTO counters SELECT i, 0 FROM generate_series(0, %d) i", rows-1)); err != nil {
+		t.Fatal(err)
+	}
+	name, l := testenv.Unique("hook"), &ledger{met: map[string]bool{}, rows: map[int][]int{}}
+	server := httptest.NewServer(l)
+	t.Cleanup(server.Close)
+	in := settings{name: name, broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(source),
+		more: fmt.Sprintf("sinks:\n  - { name: %s, from: %s, webhook: { url: %q, allow: [127.0.0.1/32] } }\n", name, name, server.URL)}.configure(t)
+	arrived := func() int { l.mu.Lock(); defer l.mu.Unlock(); return len(l.met) }
+	rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
+	p := in.start(t)
+	p.until("through with the rows that are there", func() bool { return arrived() == rows })
+	p.ready() // the snapshot is done, and will not begin anew
+	p.kill()
+	for range kills {
+		p = in.start(t)
+		until := arrived() + 1 + rng.IntN(100)
+		p.until("delivering", func() bool {
+			if err := pg.Exec(t.Context(), source, fmt.Sprintf("UPDATE counters SET n = n + 1 WHERE id %% 3 = %d", rng.IntN(3))); err != nil {
+				t.Fatal(err)
+			}
+			return arrived() >= until
+		})
+		p.kill()
+	}
+	p = in.start(t)
+	p.ready()
+	want := query(t, pg, source, "SELECT string_agg(n::text, ' ' ORDER BY id) FROM counters")
+	p.until("equal", func() bool {
+		got, inOrder := l.last()
+		return got == want || !inOrder
+	})
+	p.stop(syscall.SIGTERM, 0)
+	if got, inOrder := l.last(); got != want || !inOrder {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	dropSlot(t, pg, source, settings{name: name}.slot())
 }
 
 // A change that the target refuses stops the sink, with the change and what to do; the

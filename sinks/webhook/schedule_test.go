@@ -146,9 +146,13 @@ func TestGivingUp(t *testing.T) {
 		target := &counter{says: func(id string) int { return map[string]int{"a1": 500, "b1": 401, "c1": 200}[id] }}
 		s := sinkTo(target, 3, 1)
 		began := time.Now()
-		err := s.deliver(t.Context(), eventsNamed("a1 b1 c1 c2"))
+		err := s.deliver(t.Context(), eventsNamed("a1 b1 c1"))
 		if sinks.CodeOf(err) != sinks.CodeEnvironment || time.Since(began) > 2*time.Second || len(target.came) != 3 {
 			t.Errorf("after %v: %v; came %q", time.Since(began), err, target.came)
+		}
+		target.came = nil
+		if err = sinkTo(target, 1, 1).deliver(t.Context(), eventsNamed("b1 c1")); err == nil || len(target.came) != 1 {
+			t.Errorf("%v; came %q", err, target.came)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
