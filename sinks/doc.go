@@ -12,7 +12,9 @@
 //
 // The position stands with the data, in the transaction that writes it; offsets committed
 // to the group are for tools that show lag, and are never read. A run that fails is started
-// again by its caller, and goes on where the target says.
+// again by its caller, and goes on where the target says. A target that has no place for a
+// position, and no transactions, is given changes at least once: Positions keeps positions
+// and fences for it, in a topic.
 //
 // # Order
 //

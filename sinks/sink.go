@@ -50,7 +50,8 @@ type Sink interface {
 	Take(ctx context.Context, ps []Partition) (map[Partition]Position, error)
 	// Apply makes b and its positions durable at once, or nothing of both. It keeps
 	// nothing of b. If the fence was raised since Take, it writes nothing and returns
-	// ErrFenced.
+	// ErrFenced. To a target without transactions a part of b may have gone when it fails;
+	// the positions have not moved then, and the same changes come again.
 	Apply(ctx context.Context, b *Batch) error
 	// Close gives up connections. What was not made durable is undone.
 	Close() error

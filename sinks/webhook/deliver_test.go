@@ -162,16 +162,17 @@ func (h *hostile) verdict(t *testing.T, want map[string]expected) *found {
 // Against a target that does everything wrong every change arrives, each key's in order, and
 // what comes again has the same id and body.
 func TestHostileTarget(t *testing.T) {
+	t.Parallel() // as the tests below: most of it is waiting
 	for name, change := range map[string]func(*Config){
 		"binary":     func(*Config) {},
 		"structured": func(c *Config) { c.Mode = Structured },
 		"batches":    func(c *Config) { c.Batch, c.URL = 20, strings.TrimSuffix(c.URL, "/{table}/{key.id}") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // most of it is waiting
+			t.Parallel()
 			rng := seeded(t)
 			w := newWorld(t, 2000, rng)
-			h := newHostile(t, rng.Uint64(), 0.25)
+			h := newHostile(t, rng.Uint64(), 0.2)
 			cfg := hookTo(h.server.URL, "1")
 			change(&cfg)
 			w.run(t, cfg, nil, func() bool { return h.complete(len(w.want)) })
@@ -253,6 +254,7 @@ func (s *Sink) mutated(ctx context.Context, b *sinks.Batch, mutate func([]*event
 }
 
 func TestMutantsAreCaught(t *testing.T) {
+	t.Parallel()
 	rng := seeded(t)
 	w := newWorld(t, 500, rng)
 	for name, m := range mutants {

@@ -190,6 +190,7 @@ func unexpected(t *testing.T, c *child) {
 // Processes are killed again and again, against a target that misbehaves: every change
 // arrives, each key's in order, and what comes again has the same id and body.
 func TestKilledProcesses(t *testing.T) {
+	t.Parallel()
 	const kills = 50
 	rng := seeded(t)
 	w := newWorld(t, 4000, rng)
@@ -205,6 +206,7 @@ func TestKilledProcesses(t *testing.T) {
 
 // What is lost because a position was written too early must be seen.
 func TestKilledMutantIsCaught(t *testing.T) {
+	t.Parallel()
 	rng := seeded(t)
 	w := newWorld(t, 1500, rng)
 	h := newHostile(t, rng.Uint64(), 0.15)

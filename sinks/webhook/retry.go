@@ -11,7 +11,7 @@ import (
 // Pauses between attempts: each is drawn from the upper half of what doubles from first to
 // most. What the target asks for by Retry-After is waited for, up to longest.
 const (
-	pauseFirst   = 200 * time.Millisecond
+	pauseFirst   = 100 * time.Millisecond
 	pauseMost    = 30 * time.Second
 	pauseLongest = 5 * time.Minute
 )

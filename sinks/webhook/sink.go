@@ -93,7 +93,7 @@ const troubled = 3
 // failed is called when an attempt has failed and is to be repeated.
 func (s *Sink) failed(attempt int, err error) {
 	if attempt >= troubled && s.told.CompareAndSwap(false, true) {
-		s.cfg.Log.Warn("the target does not take a change; it is tried again", "sink", s.cfg.Name, "attempts", attempt, "why", err)
+		s.cfg.Log.Warn("the target does not take a change; it is tried again", "attempts", attempt, "why", err)
 	}
 }
 
