@@ -27,6 +27,7 @@ type world struct {
 	cfg          subscribe.Config
 	want         map[string]expected
 	records      uint64
+	partitions   []sinks.Partition
 }
 
 const shopKeys = 50
@@ -54,6 +55,9 @@ func newWorld(t *testing.T, changes int, rng *rand.Rand) *world {
 	other := items()
 	other.Name = "others"
 	tables := []*sinktest.Table{shop.Table(items(), 4), shop.Table(other, 2)}
+	for n := range int32(6) {
+		w.partitions = append(w.partitions, sinks.Partition{Topic: tables[n/4].Topic, Number: n % 4})
+	}
 	records := 0
 	for n := 0; n < changes; {
 		shop.Begin()

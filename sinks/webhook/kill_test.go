@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,8 +71,26 @@ var killMutants = map[string]func(*Sink, context.Context, *sinks.Batch) error{
 // child is a process with a sink.
 type child struct {
 	cmd  *exec.Cmd
-	log  bytes.Buffer
+	log  lockedBuffer
 	done chan struct{}
+}
+
+// lockedBuffer may be read while it is written.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 func startChild(t *testing.T, e errand) *child {
@@ -213,5 +233,61 @@ func TestKilledMutantIsCaught(t *testing.T) {
 	killing(t, w, h, rng, 8, "position first")
 	if f := judge(h.seen(), w.want); f.lost == 0 {
 		t.Errorf("the mutant survived: %v", f)
+	}
+}
+
+// A process is frozen in the middle of its work and replaced; when it wakes up, it only
+// repeats what was delivered already, and moves no position.
+func TestFrozenProcess(t *testing.T) {
+	t.Parallel()
+	rng := seeded(t)
+	w := newWorld(t, 3000, rng)
+	h := newHostile(t, rng.Uint64(), 0.1)
+	group, err := kgo.NewClient(kgo.SeedBrokers(w.addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer group.Close()
+	e := errand{Broker: w.addr, Registry: w.registry, Target: h.server.URL, Life: "frozen"}
+	frozen := startChild(t, e)
+	if !await(time.Minute, func() bool { return h.count() > 300 }) {
+		t.Fatalf("nothing is delivered\n%s", frozen.log.String())
+	}
+	signal(t, frozen, syscall.SIGSTOP)
+	if h.complete(len(w.want)) {
+		t.Fatal("it was through before it was frozen")
+	}
+	forget(t, group)
+	e.Life = "other"
+	other := startChild(t, e)
+	if !await(2*time.Minute, func() bool { return h.complete(len(w.want)) && h.still(time.Second) }) {
+		t.Fatalf("not everything arrives\n%s", other.log.String())
+	}
+	signal(t, frozen, syscall.SIGCONT)
+	if !await(time.Minute, func() bool { return strings.Count(frozen.log.String(), "joined group") > 1 && h.still(time.Second) }) {
+		t.Fatalf("the frozen process does not join again\n%s", frozen.log.String())
+	}
+	frozen.kill()
+	other.kill()
+	if f := h.verdict(t, w.want); !f.good() {
+		t.Error("see above")
+	}
+	positions, err := sinks.NewPositions(w.cfg.Client, "hook").Take(t.Context(), w.partitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n uint64
+	for _, at := range positions {
+		n += at.N
+	}
+	if n != w.records {
+		t.Errorf("the positions are at %d of %d records", n, w.records)
+	}
+}
+
+func signal(t *testing.T, c *child, s syscall.Signal) {
+	t.Helper()
+	if err := c.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
 	}
 }
