@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,7 @@ import (
 
 // answers are what a target of a test says, one after the other; then 204.
 type answers struct {
+	mu   sync.Mutex
 	list []answer
 	at   []time.Time // when it was asked
 	sent []*http.Request
@@ -37,11 +39,7 @@ func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.at, a.sent, a.body = append(a.at, time.Now()), append(a.sent, r), append(a.body, string(body))
-	now := answer{status: http.StatusNoContent}
-	if len(a.list) > 0 {
-		now, a.list = a.list[0], a.list[1:]
-	}
+	now := a.next(r, string(body))
 	if now.hangs {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
@@ -49,7 +47,7 @@ func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
 	if now.err != nil {
 		return nil, now.err
 	}
-	res := &http.Response{StatusCode: now.status, Header: http.Header{}, Body: http.NoBody}
+	res := &http.Response{StatusCode: now.status, Body: http.NoBody, Header: http.Header{}}
 	if name, value, ok := strings.Cut(now.header, ": "); ok {
 		res.Header.Set(name, value)
 	}
@@ -57,6 +55,18 @@ func (a *answers) RoundTrip(r *http.Request) (*http.Response, error) {
 		res.Body = io.NopCloser(now.body)
 	}
 	return res, nil
+}
+
+// next notes a request and returns how it is answered.
+func (a *answers) next(r *http.Request, body string) answer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at, a.sent, a.body = append(a.at, time.Now()), append(a.sent, r), append(a.body, body)
+	now := answer{status: http.StatusNoContent}
+	if len(a.list) > 0 {
+		now, a.list = a.list[0], a.list[1:]
+	}
+	return now
 }
 
 // gaps are the times between attempts.
