@@ -52,10 +52,11 @@ type Source interface {
 	// Discard gives up what a Prepare before has created, so that the next one begins
 	// anew. It is called for a snapshot that was interrupted.
 	Discard(ctx context.Context) error
-	// Snapshot writes every row of every captured table, as it was at the position that
-	// Prepare has returned, to out: Begin with Tx.Read, Table, Change with Op r, Commit
-	// with that position, as often as it takes. anew: the topics may hold rows of a
-	// snapshot that was interrupted, so a Change with Op t comes before a table's rows.
+	// Snapshot writes every row of the captured tables that have no key, as they were at the
+	// position that Prepare has returned, to out: Begin with Tx.Read, Table, Change with
+	// Op r, Commit with that position, as often as it takes. anew: the topics may hold rows
+	// of an earlier epoch, so a Change with Op t comes for each table first, also for those
+	// with a key.
 	Snapshot(ctx context.Context, anew bool, out Emitter) error
 	// Run writes every change committed after from to out, in commit order, until ctx
 	// ends or the log cannot be read. It returns ctx's error in the first case.
@@ -63,6 +64,15 @@ type Source interface {
 	// Confirm says that everything up to p is durable, so that the log need not keep it.
 	// It never blocks and may be called from any goroutine while Run runs.
 	Confirm(p Position)
+	// Tables returns the tables whose changes are in the log, from now on if not before: it
+	// has those join that the configuration names. It may be called while Run runs.
+	Tables(ctx context.Context) ([]CapturedTable, error)
+	// Chunker returns what reads tables in chunks. It is closed before the source.
+	Chunker(ctx context.Context) (Chunker, error)
+	// Wake has Run call the Emitter's Idle soon, if nothing is in flight; and, as long as the
+	// log has not been read up to p, find out as soon as possible that it holds nothing
+	// more. It never blocks and may be called from any goroutine, also when Run does not run.
+	Wake(p Position)
 	// Close gives up connections.
 	Close() error
 }

@@ -35,6 +35,12 @@ type fakeLog struct {
 	failAt    func() bool // asked before each event: end the run with errFake
 	prepared  int         // how many of txs were there when the log was prepared
 	head      uint64      // the log goes on to here, with nothing for us
+	keyless   bool        // its tables have no key as far as Tables says
+	hidden    int         // the last transactions are in the log, and not yet visible
+	seen      int         // how many readers have seen so far
+	wake      chan struct{}
+	chunk     func(r *ChunkRead) error // asked before each chunk is read; may be nil
+	shown     int                      // transactions that a run has shown
 }
 
 type fakeTx struct {
@@ -54,7 +60,7 @@ type fakeRow struct {
 var errFake = errors.New("the log's connection broke")
 
 func newFakeLog() *fakeLog {
-	return &fakeLog{identity: "fake/1", failAt: func() bool { return false }}
+	return &fakeLog{identity: "fake/1", wake: make(chan struct{}, 1), failAt: func() bool { return false }}
 }
 
 // add appends a transaction.
@@ -83,6 +89,10 @@ func (l *fakeLog) addRandom(rnd *rand.Rand, n int) {
 func (l *fakeLog) end() Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.endLocked()
+}
+
+func (l *fakeLog) endLocked() Position {
 	if len(l.txs) == 0 {
 		return Position{Offset: 50}
 	}
@@ -139,7 +149,7 @@ func (s *fakeSource) Discard(context.Context) error {
 func (s *fakeSource) Snapshot(ctx context.Context, anew bool, out Emitter) error {
 	at := s.log.confirmedAt()
 	routes := make(map[string]*Route)
-	for table, rows := range s.log.tables(s.log.prepared) {
+	for table, rows := range s.log.tables(s.log.prepared, s.log.keyless) {
 		portion := rows
 		for first := true; first || len(rows) > 0; first = false {
 			portion, rows = rows[:min(3, len(rows))], rows[min(3, len(rows)):]
@@ -155,16 +165,23 @@ func (s *fakeSource) Snapshot(ctx context.Context, anew bool, out Emitter) error
 	return nil
 }
 
-// tables returns the rows that the first n transactions have left, in no order.
-func (l *fakeLog) tables(n int) map[string][]fakeRow {
+// tables returns the tables of the log, and the rows that the first n transactions have
+// left, in no order.
+func (l *fakeLog) tables(n int, rows bool) map[string][]fakeRow {
 	state := make(map[string]map[int64]fakeRow)
 	for _, tx := range l.txs[:n] {
 		for _, r := range tx.rows {
 			if state[r.table] == nil {
 				state[r.table] = make(map[int64]fakeRow)
 			}
-			if r.op == 'd' {
+			switch {
+			case r.op == 't':
+				clear(state[r.table])
+				continue
+			case r.op == 'd':
 				delete(state[r.table], r.key)
+				continue
+			case !rows:
 				continue
 			}
 			state[r.table][r.key] = fakeRow{table: r.table, key: r.key, op: 'r', text: r.text}
@@ -195,10 +212,13 @@ func (s *fakeSource) Run(ctx context.Context, from Position, out Emitter) error 
 	routes := make(map[string]*Route)
 	for i := 0; ; {
 		s.log.mu.Lock()
-		txs := s.log.txs[i:]
+		txs, end := s.log.txs[i:], s.log.endLocked()
 		s.log.mu.Unlock()
 		for _, tx := range txs {
 			i++
+			s.log.mu.Lock()
+			s.log.shown = i
+			s.log.mu.Unlock()
 			if tx.end.Compare(from) <= 0 {
 				continue
 			}
@@ -211,11 +231,12 @@ func (s *fakeSource) Run(ctx context.Context, from Position, out Emitter) error 
 		case <-ctx.Done():
 			out.Resume()
 			return ctx.Err()
+		case <-s.log.wake:
 		case <-time.After(time.Millisecond):
 		}
 		out.Resume()
 		if len(txs) == 0 {
-			if err := out.Idle(ctx, s.log.end(), true); err != nil {
+			if err := out.Idle(ctx, end, true); err != nil {
 				return err
 			}
 		}
@@ -223,7 +244,7 @@ func (s *fakeSource) Run(ctx context.Context, from Position, out Emitter) error 
 }
 
 func (s *fakeSource) emit(ctx context.Context, tx fakeTx, routes map[string]*Route, out Emitter) error {
-	if err := out.Begin(&Tx{Pos: tx.order.Pos, ID: strconv.FormatUint(tx.order.Pos, 10), CommitTime: time.Now().UnixMicro(), Read: tx.read}); err != nil {
+	if err := out.Begin(&Tx{Pos: tx.order.Pos, XID: tx.order.Pos, ID: strconv.FormatUint(tx.order.Pos, 10), CommitTime: time.Now().UnixMicro(), Read: tx.read}); err != nil {
 		return err
 	}
 	s.w.SetTransaction(schemas.SourceTx{ID: tx.order.Pos, CommitMicros: 1})
@@ -232,7 +253,7 @@ func (s *fakeSource) emit(ctx context.Context, tx fakeTx, routes map[string]*Rou
 			return errFake
 		}
 		if routes[row.table] == nil {
-			r, err := out.Table(ctx, &TableVersion{Namespace: "public", Name: row.table, Hash: "h1", Describe: func(context.Context) (*schemas.Table, error) { return fakeTable(row.table), nil }})
+			r, err := out.Table(ctx, &TableVersion{Namespace: "public", Name: row.table, Hash: "h1", Log: "h1", Describe: func(context.Context) (*schemas.Table, error) { return fakeTable(row.table), nil }})
 			if err != nil {
 				return err
 			}

@@ -18,6 +18,7 @@ type group struct {
 	commits    int   // source transactions that ended in it
 	commitTime int64 // of the last of them, microseconds
 	cut        *cut
+	extra      []stateRecord // written with the cut
 	exact      bool          // once durable, confirm exactly the cut's position
 	records    []stateRecord // to be written alone, in a commit of their own
 

@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +38,7 @@ type Monitor struct {
 	state Phase
 	since time.Time
 	pos   Position
+	fills map[string]Backfill // by id
 
 	events        [256]atomic.Uint64
 	schemaChanges atomic.Uint64
@@ -49,7 +52,7 @@ var ops = map[byte]string{'c': "create", 'u': "update", 'd': "delete", 'r': "rea
 // NewMonitor makes a monitor and registers its metrics, labelled with the capture's name.
 // reg may be nil.
 func NewMonitor(name string, reg prometheus.Registerer) *Monitor {
-	m := &Monitor{state: PhaseStarting, since: time.Now()}
+	m := &Monitor{state: PhaseStarting, since: time.Now(), fills: make(map[string]Backfill)}
 	if reg == nil {
 		return m
 	}
@@ -97,6 +100,30 @@ func (m *Monitor) phase(p Phase) {
 }
 
 func (m *Monitor) count(op byte) { m.events[op].Add(1) }
+
+// backfill notes where a backfill stands.
+func (m *Monitor) backfill(b *Backfill) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fills[b.ID] = *b
+}
+
+// Backfills returns the backfills that have not ended, or have failed, in the order of
+// their requests.
+func (m *Monitor) Backfills() []Backfill {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []Backfill
+	for _, b := range m.fills {
+		if b.State != BackfillDone && b.State != BackfillCancelled {
+			list = append(list, b)
+		}
+	}
+	slices.SortFunc(list, func(a, b Backfill) int {
+		return cmp.Or(a.Requested.Compare(b.Requested), cmp.Compare(a.ID, b.ID))
+	})
+	return list
+}
 
 func (m *Monitor) schemaChange() { m.schemaChanges.Add(1) }
 

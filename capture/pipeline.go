@@ -30,6 +30,7 @@ type pipeline struct {
 	prog   *progress
 	routes *routes
 	send   *sender
+	engine *engine
 
 	group   *group // being filled; nil while it waits in the sender's channel
 	parked  bool   // the group in the channel may still be taken back
@@ -51,9 +52,10 @@ type pipeline struct {
 	unended   int       // bytes handed over since the last cut
 	unendedAt time.Time // when the first of them were
 
-	anew    bool     // the snapshot to come is not the first
-	exact   bool     // the last two cuts say lastCut, and the second confirms exactly
-	lastCut Position // position of the last cut
+	anew    bool            // the snapshot to come is not the first
+	first   []CapturedTable // which it is of
+	exact   bool            // the last two cuts say lastCut, and the second confirms exactly
+	lastCut Position        // position of the last cut
 	idleAt  time.Time
 
 	end     endRoute
@@ -91,6 +93,9 @@ func (p *pipeline) Begin(tx *Tx) error {
 	p.txSeq++
 	p.now = time.Now().UnixMilli()
 	p.touched, p.tables, p.changes = p.touched[:0], p.tables[:0], 0
+	if !tx.Read {
+		p.engine.begin(tx)
+	}
 	return nil
 }
 
@@ -103,7 +108,11 @@ func (p *pipeline) Change(ctx context.Context, c *Change) error {
 	}
 	t := c.Route.topic
 	if c.Op != 0 {
+		first := t.txSeq != p.txSeq
 		p.count(t)
+		if t.tracker != nil && p.flags&stream.FlagBackfill == 0 {
+			p.engine.change(t.tracker, c, first)
+		}
 	}
 	n := 1
 	if c.NewKey != nil {
@@ -114,9 +123,24 @@ func (p *pipeline) Change(ctx context.Context, c *Change) error {
 		p.headers[n] = stream.RecordHeader{Key: "__debezium.oldkey", Value: c.OldKey}
 		n++
 	}
+	if err := p.writeTo(ctx, t, c, n); err != nil {
+		return err
+	}
+	for _, to := range t.copies {
+		if p.flags&stream.FlagBackfill == 0 && to.holds(p.tx) {
+			if err := p.writeTo(ctx, to.topic, c, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeTo writes a change to one topic. headers is how many of p.headers are set.
+func (p *pipeline) writeTo(ctx context.Context, t *topicRoute, c *Change, headers int) error {
 	if c.Op == 't' {
 		for _, part := range t.parts {
-			if err := p.write(ctx, part, c.Key, c.Value, c.Op, n); err != nil {
+			if err := p.write(ctx, part, c.Key, c.Value, c.Op, headers); err != nil {
 				return err
 			}
 		}
@@ -124,11 +148,11 @@ func (p *pipeline) Change(ctx context.Context, c *Change) error {
 	}
 	part := t.partition(c.Key)
 	if mutant("repeat-row") && p.hits%500 == 0 {
-		if err := p.write(ctx, part, c.Key, c.Value, c.Op, n); err != nil {
+		if err := p.write(ctx, part, c.Key, c.Value, c.Op, headers); err != nil {
 			return err
 		}
 	}
-	return p.write(ctx, part, c.Key, c.Value, c.Op, n)
+	return p.write(ctx, part, c.Key, c.Value, c.Op, headers)
 }
 
 // count notes a change for the END record.
@@ -198,14 +222,31 @@ func (p *pipeline) Commit(ctx context.Context, end Position) error {
 		return err
 	}
 	p.group.commits++
-	p.group.commitTime = p.txTime
+	if p.flags&stream.FlagBackfill == 0 {
+		p.group.commitTime = p.txTime
+		p.endNotes()
+	}
 	if mutant("ack-early") {
 		p.confirm(end)
 	}
 	if p.group.bytes >= flushBytes || p.unended > 0 || p.send.free() {
-		return p.push(ctx, p.cutGroup())
+		if err := p.push(ctx, p.cutGroup()); err != nil {
+			return err
+		}
 	}
-	return nil
+	if p.engine.idle() {
+		return nil
+	}
+	return p.engine.step(ctx, stepOne)
+}
+
+// endNotes ends the commit for those who note the changes of its tables.
+func (p *pipeline) endNotes() {
+	for _, t := range p.tables {
+		if t.tracker != nil {
+			t.tracker.End()
+		}
+	}
 }
 
 // writeEnd writes the END record of the transaction in flight: to one partition, with the
@@ -302,6 +343,9 @@ func (p *pipeline) Idle(ctx context.Context, pos Position, asked bool) error {
 	if err := p.prog.idle(pos); err != nil {
 		return err
 	}
+	if err := p.engine.step(ctx, stepAll); err != nil {
+		return err
+	}
 	if p.group.commits == 0 && p.send.free() {
 		p.cfg.Monitor.caughtUp()
 	}
@@ -366,6 +410,7 @@ func (p *pipeline) Table(ctx context.Context, v *TableVersion) (*Route, error) {
 	}
 	place := p.tx
 	place.Row++
+	read := p.flags&stream.FlagBackfill != 0
 	if p.unended > 0 {
 		// A registry that is away must not keep a Kafka transaction open: what waits too
 		// long fails, the run ends, and the next one meets the table with less in flight.
@@ -397,6 +442,9 @@ func (p *pipeline) Table(ctx context.Context, v *TableVersion) (*Route, error) {
 	}
 	if err := p.save(ctx, records); err != nil {
 		return nil, err
+	}
+	if topic.tracker != nil && !read {
+		topic.tracker.Version(v.Log)
 	}
 	return &Route{Table: t.Table, Topic: name, KeyID: t.KeyID, ValueID: t.ValueID, topic: topic}, nil
 }
@@ -432,8 +480,16 @@ func (p *pipeline) newTopic(ctx context.Context, name string, t topicState) (_ *
 	}
 	p.routes.saved.Topics[name] = t
 	topic := p.routes.route(name, t, p.prog)
+	topic.tracker, topic.copies = p.engine.tracker(name), p.routes.copies[name]
 	p.routes.topics[name] = topic
 	return topic, append(records, stateRecord{key: routingKey, value: mustJSON(p.routes.saved)}), nil
+}
+
+// saveBehind makes state records durable together with what was admitted so far: they must
+// not be read where that is missing.
+func (p *pipeline) saveBehind(ctx context.Context, records []stateRecord) error {
+	p.group.extra = append(p.group.extra, records...)
+	return p.push(ctx, p.cutGroup())
 }
 
 // save makes state records durable in a commit of their own, before whatever is admitted

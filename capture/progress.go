@@ -2,6 +2,7 @@ package capture
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tailrace/tailrace/stream"
 )
@@ -116,6 +117,9 @@ func (p *progress) admit(part *partition, place stream.Place, key []byte, op byt
 		}
 		return 0, false, nil
 	}
+	if part.ahead && part.tail.read() {
+		p.met(part)
+	}
 	if part.ahead {
 		return 0, false, contradiction(part, fmt.Sprintf("the log goes on with %s", placeText(place)))
 	}
@@ -145,13 +149,17 @@ func (p *progress) commit(o order, end Position, records bool) error {
 	if records {
 		p.seenOrder = o
 	}
-	for _, part := range p.ahead {
+	for _, part := range slices.Clone(p.ahead) {
 		t := part.tail.place
-		if part.tail.unseen > 0 {
+		passed := t.Epoch < p.epoch || t.File < o.File || t.File == o.File && t.Pos <= o.Pos
+		switch {
+		case part.tail.unseen > 0:
 			if err := p.stillUnseen(part, end); err != nil {
 				return err
 			}
-		} else if t.Epoch < p.epoch || t.File < o.File || t.File == o.File && t.Pos <= o.Pos {
+		case passed && part.tail.read():
+			p.met(part)
+		case passed:
 			return contradiction(part, fmt.Sprintf("the log has passed it with the commit at %d", o.Pos))
 		}
 	}
@@ -161,13 +169,17 @@ func (p *progress) commit(o order, end Position, records bool) error {
 
 // idle notes that the log holds nothing for us up to pos.
 func (p *progress) idle(pos Position) error {
-	for _, part := range p.ahead {
+	for _, part := range slices.Clone(p.ahead) {
 		t := part.tail.place
-		if part.tail.unseen > 0 {
+		passed := t.Epoch < p.epoch || placePosition(t).Compare(pos) < 0
+		switch {
+		case part.tail.unseen > 0:
 			if err := p.stillUnseen(part, pos); err != nil {
 				return err
 			}
-		} else if t.Epoch < p.epoch || (Position{File: t.File, Offset: t.Pos}).Compare(pos) < 0 {
+		case passed && part.tail.read():
+			p.met(part)
+		case passed:
 			return contradiction(part, fmt.Sprintf("the log holds nothing up to %d", pos.Offset))
 		}
 	}

@@ -22,6 +22,11 @@ type tail struct {
 	unseen uint64 // records that followed the one at place and are gone; n counts them
 }
 
+// read says that the record is of a backfill. The log does not have it: it stands behind
+// the last commit that had been passed when it was written, so that the replay has met it
+// once it has passed that commit.
+func (t *tail) read() bool { return t.flags&stream.FlagBackfill != 0 }
+
 // matches says whether a record of the replay at the tail's place is the tail itself.
 func (t *tail) matches(key []byte, op byte) bool {
 	return !t.known || t.op == op && bytes.Equal(t.key, body(key))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tailrace/tailrace/capture/backfill"
 	"github.com/tailrace/tailrace/schemas"
 	"github.com/tailrace/tailrace/stream"
 )
@@ -23,6 +24,9 @@ type topicRoute struct {
 
 	txSeq uint64 // the last source transaction with changes for it,
 	count int64  // and their number
+
+	tracker *backfill.Tracker // notes its changes for chunks of the table; nil: none are read
+	copies  []*copyRoute
 }
 
 // partition chooses where the record of a key goes. A record without a key goes to
@@ -39,16 +43,24 @@ type routes struct {
 	cfg    *Config
 	log    *slog.Logger
 	topics map[string]*topicRoute
+	copies map[string][]*copyRoute // by the topic whose changes are copied
 	tables map[string][]tableState
 	saved  routingState
 	start  stream.Place // before which no replay begins
 }
 
 func newRoutes(cfg *Config, s *state, p *progress) *routes {
-	r := &routes{cfg: cfg, log: cfg.Log, topics: make(map[string]*topicRoute), tables: s.tables,
+	r := &routes{cfg: cfg, log: cfg.Log, topics: make(map[string]*topicRoute), copies: make(map[string][]*copyRoute), tables: s.tables,
 		saved: s.routing, start: stream.Place{Epoch: p.epoch, File: p.baseOrder.File, Pos: p.baseOrder.Pos}}
 	for name, t := range s.routing.Topics {
-		r.topics[name] = r.route(name, t, p)
+		if !s.closed(&t) {
+			r.topics[name] = r.route(name, t, p)
+		}
+	}
+	for name, t := range s.routing.Topics {
+		if t.Of != "" && r.topics[name] != nil {
+			r.copyTo(t.Of, &copyRoute{topic: r.topics[name], from: t.From, until: t.Until})
+		}
 	}
 	return r
 }

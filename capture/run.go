@@ -20,7 +20,8 @@ type Config struct {
 	Registry      *registry.Client
 	Source        func() (Source, error) // makes the source of one run
 	Transactional bool                   // Apache Kafka; false: the embedded broker
-	Snapshot      bool                   // a first start reads the tables before it reads the log
+	Snapshot      SnapshotMode
+	Backfill      BackfillConfig
 	Topics        Topics
 	Codec         stream.Codec
 	// TransactionTimeout is after what time the broker gives up a transaction that is not
@@ -36,6 +37,39 @@ type Topics struct {
 	Replication int16             // 0 or less: the broker's default
 	Create      bool              // false: they must exist
 	Config      map[string]string // more settings, as the broker names them
+}
+
+// SnapshotMode says when the rows are read that tables have already.
+type SnapshotMode string
+
+// The modes.
+const (
+	SnapshotNever   SnapshotMode = "never"       // only what changes is read
+	SnapshotInitial SnapshotMode = "initial"     // at the first start, and of tables that join
+	SnapshotNeeded  SnapshotMode = "when_needed" // and anew, in a new epoch, when the log is lost
+)
+
+func (m SnapshotMode) reads() bool { return m == SnapshotInitial || m == SnapshotNeeded }
+
+// BackfillConfig bounds what backfills take.
+type BackfillConfig struct {
+	Readers int // chunks that are read at the same time; 0: 2
+	Rate    int // rows a second that each backfill reads at most; 0: no limit
+}
+
+func (c *BackfillConfig) readers() int {
+	if c.Readers == 0 {
+		return 2
+	}
+	return c.Readers
+}
+
+// rate returns the smaller of the general limit and one backfill's own.
+func (c *BackfillConfig) rate(own int) int {
+	if c.Rate == 0 || own != 0 && own < c.Rate {
+		return own
+	}
+	return c.Rate
 }
 
 // StateTopic returns the name of the capture's state topic.
@@ -55,6 +89,8 @@ func (c *Config) validate() error {
 		return errors.New("capture without a broker, registry, source, monitor or log")
 	case c.Topics.Partitions < 1:
 		return errors.New("topics need at least one partition")
+	case c.Backfill.Readers < 0 || c.Backfill.Rate < 0:
+		return errors.New("backfills need a positive number of readers and rate")
 	}
 	if c.TransactionTimeout == 0 {
 		c.TransactionTimeout = time.Minute
@@ -136,6 +172,17 @@ func (p *pipeline) read(ctx context.Context, src Source) error {
 			return err
 		}
 	}
+	reading, stop := context.WithCancel(ctx)
+	if err := p.engine.start(reading); err != nil {
+		stop()
+		return err
+	}
+	defer func() {
+		stop()
+		if err := p.engine.stop(); err != nil {
+			p.log.Debug("did not close the connections of backfills in order", "error", err)
+		}
+	}()
 	from := p.prog.base
 	p.log.Info("capture runs", "position", from.Offset, "epoch", p.prog.epoch, "tails_ahead", len(p.prog.ahead))
 	return src.Run(ctx, from, p)

@@ -80,7 +80,9 @@ func (s *sender) send(ctx context.Context, g *group) error {
 		return nil
 	}
 	s.batch.Reset()
-	appendCut(s.batch, time.Now().UnixMilli(), g.cut)
+	now := time.Now().UnixMilli()
+	appendRecords(s.batch, now, g.extra)
+	appendCut(s.batch, now, g.cut)
 	if err := s.commit(ctx); err != nil {
 		return err
 	}
@@ -113,11 +115,14 @@ func (s *sender) produce(ctx context.Context, g *group) error {
 // sendRecords writes state records in a commit of their own.
 func (s *sender) sendRecords(ctx context.Context, records []stateRecord) error {
 	s.batch.Reset()
-	now := time.Now().UnixMilli()
-	for _, r := range records {
-		s.batch.Append(now, []byte(r.key), r.value, nil)
-	}
+	appendRecords(s.batch, time.Now().UnixMilli(), records)
 	return s.commit(ctx)
+}
+
+func appendRecords(b *stream.Batch, now int64, records []stateRecord) {
+	for _, r := range records {
+		b.Append(now, []byte(r.key), r.value, nil)
+	}
 }
 
 // commit writes the state batch and ends the Kafka transaction. Its outcome may stay

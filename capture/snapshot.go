@@ -38,6 +38,10 @@ func newSnapshot(ctx context.Context, cfg *Config, src Source, info LogInfo, s *
 			return nil, err
 		}
 	}
+	// Those that the slot covers; one that joins later is found then.
+	if p.first, err = src.Tables(ctx); err != nil {
+		return nil, err
+	}
 	at, err := src.Prepare(ctx, true)
 	if err != nil {
 		return nil, err
@@ -59,16 +63,20 @@ func (p *pipeline) writePositions(ctx context.Context) error {
 	return nil
 }
 
-// snapshot writes the rows of the snapshot, and then that it is done.
+// snapshot writes what the source reads before its log: the rows of tables that cannot be
+// read in chunks. That it is done is durable together with the backfills of all others.
 func (p *pipeline) snapshot(ctx context.Context, src Source) error {
 	if err := src.Snapshot(ctx, p.anew, p); err != nil {
 		return err
 	}
 	p.prog.snapshot = snapshotDone
+	records := p.engine.begins(p.first)
 	for range 2 {
+		p.group.extra = append(p.group.extra, records...)
 		if err := p.push(ctx, p.cutGroup()); err != nil {
 			return err
 		}
+		records = nil
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (c *testCluster) checkTables(t *testing.T, log *fakeLog) (epochs, reads int
 			have[table][k] = op
 		}
 	}
-	for table, rows := range log.tables(len(log.txs)) {
+	for table, rows := range log.tables(len(log.txs), true) {
 		if len(have[table]) != len(rows) {
 			t.Fatalf("%s has %d rows, want %d", table, len(have[table]), len(rows))
 		}
@@ -65,13 +65,13 @@ func TestSnapshot(t *testing.T) {
 		log := newFakeLog()
 		log.addRandom(rnd, 100)
 		cfg := c.config(log, transactional)
-		cfg.Snapshot = true
+		cfg.Snapshot, log.keyless = SnapshotInitial, true
 		runUntil(t, cfg, log)
 		log.addRandom(rnd, 100)
 		runUntil(t, cfg, log)
 		epochs, reads := c.checkTables(t, log)
 		want := 0
-		for _, rows := range log.tables(100) {
+		for _, rows := range log.tables(100, true) {
 			want += len(rows)
 		}
 		if epochs != 1 || reads != want {
@@ -99,7 +99,7 @@ func TestSnapshotInterrupted(t *testing.T) {
 			return false
 		}
 		cfg := c.config(log, transactional)
-		cfg.Snapshot = true
+		cfg.Snapshot, log.keyless = SnapshotInitial, true
 		for left > 0 {
 			runUntil(t, cfg, log)
 			log.addRandom(rnd, 30)
@@ -118,6 +118,6 @@ func TestSnapshotNeedsItsOwnSlot(t *testing.T) {
 	log.addRandom(rand.New(rand.NewPCG(23, 1)), 5)
 	log.ready, log.confirmed = true, Position{Offset: 50}
 	cfg := c.config(log, true)
-	cfg.Snapshot = true
+	cfg.Snapshot, log.keyless = SnapshotInitial, true
 	stops(t, cfg, "was there before")
 }

@@ -23,6 +23,9 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 	if err := makeStateTopic(ctx, cfg); err != nil {
 		return nil, err
 	}
+	if err := makeCommandTopic(ctx, cfg); err != nil {
+		return nil, err
+	}
 	s, err := loadState(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ func settle(ctx context.Context, cfg *Config, s *state, prod *stream.Producer) e
 // checkLog compares the log with what the state says of it.
 func checkLog(cfg *Config, s *state, info LogInfo) error {
 	was := s.newest()
-	if was == nil && cfg.Snapshot && info.Ready {
+	if was == nil && cfg.Snapshot.reads() && info.Ready {
 		return stopf("drop the slot, if nobody else reads it, so that the capture makes its own; or set snapshot: never, to read from the slot's position on without the rows before",
 			"the slot was there before the capture: a snapshot of the tables cannot be tied to it")
 	}
@@ -137,7 +140,7 @@ func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *s
 	if err := checkUnused(ctx, cfg, s); err != nil {
 		return nil, err
 	}
-	if cfg.Snapshot {
+	if cfg.Snapshot.reads() {
 		return newSnapshot(ctx, cfg, src, info, s, prod)
 	}
 	from := info.Lowest
@@ -431,6 +434,7 @@ func newPipeline(cfg *Config, s *state, st start, tails map[PartitionID]tail, pr
 	p := &pipeline{cfg: cfg, log: cfg.Log, prog: prog, routes: newRoutes(cfg, s, prog), confirm: src.Confirm,
 		send: newSender(cfg, prod, st.from.Position, src.Confirm), lastCut: st.from.Position}
 	p.group = <-p.send.empty
+	p.engine = newEngine(p, src, s)
 	return p
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tailrace/tailrace/capture/backfill"
 	"github.com/tailrace/tailrace/schemas"
 	"github.com/tailrace/tailrace/stream"
 )
@@ -76,6 +77,10 @@ type topicState struct {
 	From       stream.Place `json:"from"`
 	Partitions int32        `json:"partitions"`
 	Collection string       `json:"collection,omitempty"` // the table, `schema.table`; none for END records
+	// Of is the topic whose changes are copied here from the place From, up to Until. That
+	// is for the rows of a backfill that are addressed to this topic.
+	Of    string        `json:"of,omitempty"`
+	Until *stream.Place `json:"until,omitempty"`
 }
 
 // state is the whole state topic.
@@ -84,10 +89,27 @@ type state struct {
 	partitions map[PartitionID]partitionState
 	tables     map[string][]tableState // by tableKey
 	routing    routingState
+	taken      takenState // nil: a run of an older version, or none, wrote the state
+	backfills  map[string]*Backfill
+	chunks     map[string]map[int]backfill.Progress // by backfill and range
+	control    controlState
+}
+
+// takenState is the record tables: whose rows from before are taken care of, and which
+// table that was, as the source identifies it.
+type takenState map[string]string
+
+// controlState is the record control: how far the command topic is carried out.
+type controlState struct {
+	Next int64 `json:"next"` // offset of the next command
+	// Outcomes are those of the last commands.
+	Outcomes []Outcome `json:"outcomes,omitempty"`
 }
 
 const (
 	routingKey = "routing"
+	takenKey   = "tables"
+	controlKey = "control"
 
 	// what a position says of the snapshot before it
 	snapshotNone    = "none"
@@ -103,6 +125,10 @@ func tableKey(namespace, name, hash string) string {
 	return "table/" + namespace + "." + name + "/" + hash
 }
 
+func backfillKey(id string) string { return "backfill/" + id }
+
+func chunkKey(id string, n int) string { return "chunk/" + id + "/" + strconv.Itoa(n) }
+
 // parseState reads the records of a state topic, as stream.Client.LoadState gives them. A
 // record that it does not know is an error: a newer tailrace may have written it.
 func parseState(records map[string][]byte) (*state, error) {
@@ -110,6 +136,8 @@ func parseState(records map[string][]byte) (*state, error) {
 		partitions: make(map[PartitionID]partitionState),
 		tables:     make(map[string][]tableState),
 		routing:    routingState{Topics: make(map[string]topicState)},
+		backfills:  make(map[string]*Backfill),
+		chunks:     make(map[string]map[int]backfill.Progress),
 	}
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		if err := s.parse(key, records[key]); err != nil {
@@ -144,8 +172,36 @@ func (s *state) parse(key string, value []byte) error {
 		return nil
 	case key == routingKey:
 		return json.Unmarshal(value, &s.routing)
+	case key == takenKey:
+		return json.Unmarshal(value, &s.taken)
+	case key == controlKey:
+		return json.Unmarshal(value, &s.control)
+	case kind == "backfill":
+		b := &Backfill{}
+		s.backfills[rest] = b
+		return json.Unmarshal(value, b)
+	case kind == "chunk":
+		return s.parseChunk(rest, value)
 	}
 	return fmt.Errorf("unknown key")
+}
+
+func (s *state) parseChunk(rest string, value []byte) error {
+	cut := strings.LastIndexByte(rest, '/')
+	n, err := strconv.Atoi(rest[cut+1:])
+	if cut <= 0 || err != nil || n < 0 {
+		return fmt.Errorf("number of a range %q", rest[cut+1:])
+	}
+	id := rest[:cut]
+	var p backfill.Progress
+	if err := json.Unmarshal(value, &p); err != nil {
+		return err
+	}
+	if s.chunks[id] == nil {
+		s.chunks[id] = make(map[int]backfill.Progress)
+	}
+	s.chunks[id][n] = p
+	return nil
 }
 
 func parsePartitionID(text string) (PartitionID, error) {
@@ -177,11 +233,15 @@ func (s *state) newest() *positionState {
 func (s *state) known() []PartitionID {
 	ids := make(map[PartitionID]bool, len(s.partitions))
 	for id := range s.partitions {
-		ids[id] = true
+		if t := s.routing.Topics[id.Topic]; !s.closed(&t) {
+			ids[id] = true
+		}
 	}
 	for topic, t := range s.routing.Topics {
 		for p := range t.Partitions {
-			ids[PartitionID{topic, p}] = true
+			if !s.closed(&t) {
+				ids[PartitionID{topic, p}] = true
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Keys(ids), PartitionID.compare)

@@ -24,6 +24,7 @@ func idlePipeline(t *testing.T) (*pipeline, *Route) {
 	}
 	p := newPipeline(&cfg, s, start{maxG: 1, from: positionState{G: 1, Epoch: 1}}, nil, nil, src)
 	p.end.topic = p.routes.topics["p.transaction"]
+	p.engine.taken = takenState{} // of the log, which has no tables
 	return p, &Route{Topic: "p.public.t0", topic: p.routes.topics["p.public.t0"]}
 }
 
