@@ -26,7 +26,7 @@ func drained(t testing.TB) (*pipeline, *Route) {
 	p := &pipeline{cfg: cfg, log: cfg.Log, prog: prog, routes: newRoutes(cfg, s, prog),
 		send: newSender(cfg, nil, Position{}, func(Position) {}), confirm: func(Position) {}}
 	p.group = <-p.send.empty
-	p.engine = newEngine(p, &fakeSource{log: newFakeLog()}, s)
+	p.engine = newEngine(p, &fakeSource{log: newFakeLog()}, s, 0)
 	p.end.topic = p.routes.topics["p.transaction"]
 	done := make(chan struct{})
 	go func() {

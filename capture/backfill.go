@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tailrace/tailrace/capture/backfill"
 	"github.com/tailrace/tailrace/stream"
 )
 
@@ -119,7 +118,7 @@ func (s *state) listBackfills() []Backfill {
 	return list
 }
 
-func sumProgress(ranges map[int]backfill.Progress) (rows, read int64) {
+func sumProgress(ranges map[int]rangeState) (rows, read int64) {
 	for _, p := range ranges {
 		rows += p.Rows
 		read += p.Read

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/tailrace/tailrace/capture/backfill"
-	"github.com/tailrace/tailrace/stream"
 )
 
 // chunkRead is one chunk under way: asked for, read, or armed and waiting for the log.
@@ -29,7 +28,7 @@ const againPause = 50 * time.Millisecond
 func (e *engine) dispatch(j *job, now time.Time) {
 	side := e.p.cfg.Backfill.readers() + 1
 	for _, s := range j.spans {
-		if s.whole || s.written.Done {
+		if s.whole || s.now.Done {
 			continue
 		}
 		if side--; side < 0 || e.underWay >= e.limit || now.Before(j.rateAt) {
@@ -50,7 +49,7 @@ func (e *engine) ask(j *job, s *span, now time.Time) {
 		j.rateAt = later(j.rateAt, now).Add(time.Duration(limit) * time.Second / time.Duration(rate))
 	}
 	table := j.table
-	r.req = ChunkRead{Table: &table, Plan: j.plan, Range: backfill.Range{After: s.next, To: s.written.To},
+	r.req = ChunkRead{Table: &table, Plan: j.plan, Range: backfill.Range{After: s.next, To: s.now.To},
 		Limit: limit, MaxBytes: j.size.MaxBytes(), Route: e.route}
 	r.chunk.Rows = e.rows()
 	s.reading = true
@@ -178,7 +177,7 @@ func (e *engine) rewind(j *job, s *span) {
 	}
 	s.armed, s.reading = nil, false
 	s.generation++
-	s.next, s.whole = s.written.After, s.written.Done
+	s.next, s.whole = s.now.After, s.now.Done
 }
 
 // write writes the chunks whose time has come, at most n: those of a range in their order,
@@ -228,10 +227,9 @@ func (e *engine) writeChunk(ctx context.Context, r *chunkRead) error {
 		}
 	}
 	failpoint("chunk-written")
-	s.written.Advance(&r.chunk)
+	e.p.prog.advance(&s.ranged, &r.chunk)
 	s.armed = s.armed[1:]
 	e.release(r)
-	e.p.group.extra = append(e.p.group.extra, stateRecord{key: chunkKey(j.b.ID, s.n), value: mustJSON(s.written)})
 	j.b.Rows, j.b.Read = j.progress()
 	e.p.cfg.Monitor.backfill(j.b)
 	return e.p.Commit(ctx, e.p.prog.seen)
@@ -239,25 +237,8 @@ func (e *engine) writeChunk(ctx context.Context, r *chunkRead) error {
 
 // beginRead begins a transaction of rows that were read.
 func (p *pipeline) beginRead(what string) error {
-	at := p.passed()
+	at := p.prog.passed(p.tx)
 	p.tx = at
 	id := fmt.Sprintf("backfill:%s:%d:%d", what, at.Pos, at.Row)
 	return p.Begin(&Tx{File: at.File, Pos: at.Pos, ID: id, CommitTime: time.Now().UnixMicro(), Read: true})
-}
-
-// passed returns the place behind which rows that were read go: that of the last commit,
-// and there the last row of which anything was written.
-func (p *pipeline) passed() stream.Place {
-	last := stream.Place{Epoch: p.prog.epoch, File: p.prog.seenOrder.File, Pos: p.prog.seenOrder.Pos}
-	if last.File == 0 && last.Pos == 0 {
-		// Nothing was written in this epoch: the last commit ended at or before the
-		// position, and the next begins there.
-		last.File, last.Pos = p.prog.seen.File, max(p.prog.seen.Offset, 1)-1
-	}
-	for _, at := range []stream.Place{p.tx, p.prog.horizon} {
-		if last.Compare(at) < 0 {
-			last = at
-		}
-	}
-	return last
 }

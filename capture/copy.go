@@ -43,7 +43,7 @@ func (e *engine) openCopy(ctx context.Context, j *job) ([]stateRecord, error) {
 		return nil, nil
 	}
 	p := e.p
-	t := topicState{From: p.passed(), Partitions: p.cfg.Topics.Partitions, Collection: j.b.Table(), Of: e.topicOf(j.b.Namespace, j.b.Name)}
+	t := topicState{From: p.prog.passed(p.tx), Partitions: p.cfg.Topics.Partitions, Collection: j.b.Table(), Of: e.topicOf(j.b.Namespace, j.b.Name)}
 	topic, records, err := p.newTopic(ctx, name, t)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (e *engine) closeCopy(j *job) []stateRecord {
 	if !ok || t.Of == "" || t.Until != nil {
 		return nil
 	}
-	until := e.p.passed()
+	until := e.p.prog.passed(e.p.tx)
 	t.Until = &until
 	r.saved.Topics[j.b.ToTopic] = t
 	for _, c := range r.copies[t.Of] {

@@ -45,7 +45,8 @@ const (
 	stepAll = 1 << 20 // when there is not
 )
 
-func newEngine(p *pipeline, src Source, s *state) *engine {
+// newEngine makes the engine of a run that starts at the position of cut g.
+func newEngine(p *pipeline, src Source, s *state, g uint64) *engine {
 	e := &engine{p: p, src: src, log: p.log, known: s.backfills, taken: s.taken, control: s.control,
 		inbox:   &inbox{wake: func() { src.Wake(Position{}) }},
 		touched: make(map[string]*Backfill), ended: make(map[string]*job), trackers: make(map[string]*backfill.Tracker)}
@@ -54,7 +55,13 @@ func newEngine(p *pipeline, src Source, s *state) *engine {
 	e.tasks = make(chan *chunkRead, e.limit)
 	e.looks = make(chan func(context.Context), e.limit)
 	for _, b := range s.listBackfills() {
-		switch j := newJob(e.known[b.ID], s.chunks[b.ID]); {
+		j := newJob(e.known[b.ID], s.chunks[b.ID], g)
+		for _, r := range j.spans {
+			if r.stale {
+				p.prog.touchRange(&r.ranged)
+			}
+		}
+		switch {
 		case b.State == BackfillFailed:
 			e.ended[b.ID] = j
 		case !b.State.Ended():

@@ -29,8 +29,9 @@ type job struct {
 
 // span is one range of a job at work.
 type span struct {
-	n          int
-	written    backfill.Progress
+	n int
+	ranged
+	stale      bool     // its state record tells of a commit that was rolled back
 	next       []string // the key after which the next chunk begins
 	whole      bool     // it has been read to its end
 	reading    bool     // a chunk of it is being read
@@ -39,31 +40,35 @@ type span struct {
 	retryAt    time.Time
 }
 
-func newJob(b *Backfill, ranges map[int]backfill.Progress) *job {
+// newJob makes the job of a backfill for a run that starts at the position of cut g.
+func newJob(b *Backfill, ranges map[int]rangeState, g uint64) *job {
 	j := &job{b: b, table: ChunkTable{Namespace: b.Namespace, Name: b.Name, Where: b.Where,
 		Range: backfill.Range{After: b.FromKey, To: b.ToKey}}}
 	if b.Ranges > 0 && len(ranges) == b.Ranges {
 		for n := range b.Ranges {
-			j.spans = append(j.spans, newSpan(n, ranges[n]))
+			r := ranges[n]
+			s := newSpan(b.ID, n, r.at(g))
+			s.stale = r.G > g
+			j.spans = append(j.spans, s)
 		}
 	}
 	return j
 }
 
-func newSpan(n int, p backfill.Progress) *span {
-	return &span{n: n, written: p, next: p.After, whole: p.Done}
+func newSpan(id string, n int, p backfill.Progress) *span {
+	return &span{n: n, ranged: ranged{key: chunkKey(id, n), now: p, cut: p}, next: p.After, whole: p.Done}
 }
 
 // finished says that everything is written.
 func (j *job) finished() bool {
-	return len(j.spans) > 0 && !slices.ContainsFunc(j.spans, func(s *span) bool { return !s.written.Done })
+	return len(j.spans) > 0 && !slices.ContainsFunc(j.spans, func(s *span) bool { return !s.now.Done })
 }
 
 // progress returns the rows written and read so far.
 func (j *job) progress() (rows, read int64) {
 	for _, s := range j.spans {
-		rows += s.written.Rows
-		read += s.written.Read
+		rows += s.now.Rows
+		read += s.now.Read
 	}
 	return rows, read
 }
@@ -88,7 +93,7 @@ func (e *engine) changed() []stateRecord {
 func (e *engine) add(b *Backfill) {
 	b.State, b.Requested = BackfillWaiting, time.Now().UTC()
 	e.known[b.ID] = b
-	e.jobs = append(e.jobs, newJob(b, nil))
+	e.jobs = append(e.jobs, newJob(b, nil, 0))
 	e.touch(b)
 }
 
@@ -215,9 +220,9 @@ func (e *engine) planned(ctx context.Context, j *job, xids []uint64, plan *Chunk
 	b.Identity, b.Key, b.Estimate, b.Ranges = plan.Identity, plan.Key, plan.Estimate, len(plan.Ranges)
 	e.touch(b)
 	for n, r := range plan.Ranges {
-		s := newSpan(n, backfill.Progress{Range: r})
+		s := newSpan(b.ID, n, backfill.Progress{Range: r})
 		j.spans = append(j.spans, s)
-		records = append(records, stateRecord{key: chunkKey(b.ID, n), value: mustJSON(s.written)})
+		records = append(records, stateRecord{key: s.key, value: mustJSON(rangeState{Progress: s.now, Before: s.now})})
 	}
 	e.log.Info("backfill begins", "backfill", b.ID, "table", b.Table(), "key", strings.Join(b.Key, ", "), "ranges", b.Ranges, "estimated_rows", b.Estimate)
 	return e.p.save(ctx, append(records, e.changed()...))
@@ -281,7 +286,7 @@ func (e *engine) close(j *job, state BackfillState, cause error) []stateRecord {
 		return records
 	}
 	for _, s := range j.spans {
-		records = append(records, stateRecord{key: chunkKey(b.ID, s.n)})
+		records = append(records, stateRecord{key: s.key})
 	}
 	return append(append(records, e.closeCopy(j)...), e.forgetOld()...)
 }
@@ -312,7 +317,7 @@ func (e *engine) forgetOld() (records []stateRecord) {
 func (e *engine) deactivate(j *job) {
 	for _, s := range j.spans {
 		e.rewind(j, s)
-		s.next, s.whole = s.written.After, s.written.Done
+		s.next, s.whole = s.now.After, s.now.Done
 	}
 	if j.tracker != nil {
 		e.track(e.topicOf(j.b.Namespace, j.b.Name), nil)

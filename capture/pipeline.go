@@ -93,7 +93,7 @@ func (p *pipeline) Begin(tx *Tx) error {
 	p.txSeq++
 	p.now = time.Now().UnixMilli()
 	p.touched, p.tables, p.changes = p.touched[:0], p.tables[:0], 0
-	if !tx.Read {
+	if p.prog.reading = tx.Read; !tx.Read {
 		p.engine.begin(tx)
 	}
 	return nil
@@ -485,11 +485,15 @@ func (p *pipeline) newTopic(ctx context.Context, name string, t topicState) (_ *
 	return topic, append(records, stateRecord{key: routingKey, value: mustJSON(p.routes.saved)}), nil
 }
 
-// saveBehind makes state records durable together with what was admitted so far: they must
-// not be read where that is missing.
+// saveBehind makes state records durable in a commit of their own, after what was admitted
+// so far: they must not be read where that is missing, also not where its commit was torn.
 func (p *pipeline) saveBehind(ctx context.Context, records []stateRecord) error {
-	p.group.extra = append(p.group.extra, records...)
-	return p.push(ctx, p.cutGroup())
+	if p.group.commits > 0 {
+		if err := p.push(ctx, p.cutGroup()); err != nil {
+			return err
+		}
+	}
+	return p.save(ctx, records)
 }
 
 // save makes state records durable in a commit of their own, before whatever is admitted

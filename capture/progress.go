@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tailrace/tailrace/capture/backfill"
 	"github.com/tailrace/tailrace/stream"
 )
 
@@ -13,17 +14,27 @@ type partition struct {
 	id    PartitionID
 	n     uint64       // number of its last record, written or about to be
 	place stream.Place // and that record's place
+	read  bool         // it is of a backfill
 	tail  tail         // its last record as the start found it
 	ahead bool         // the replay has not met the tail yet
 
 	cutN     uint64       // n as of the last cut,
 	cutPlace stream.Place // and the place
-	dirty    bool         // to be in the next cut: it changed, or its state record is stale
+	cutRead  bool
+	dirty    bool // to be in the next cut: it changed, or its state record is stale
 
 	out    *outgoing // its batch that is being filled; nil: none
 	txSeq  uint64    // the last source transaction that touched it,
 	txRow  uint64    // and the last row there
 	offset int64     // of its last acknowledged record; -1: none
+}
+
+// ranged is one range of a backfill: how far it is written, now and as of the last cut.
+type ranged struct {
+	key   string // of its state record
+	now   backfill.Progress
+	cut   backfill.Progress
+	dirty bool // to be in the next cut
 }
 
 // progress is the arithmetic of one run: which records are written, with which number, and
@@ -50,9 +61,11 @@ type progress struct {
 
 	parts   map[PartitionID]*partition
 	dirty   []*partition
+	ranges  []*ranged // dirty ones
 	ahead   []*partition
 	horizon stream.Place // the last place that any earlier run has written of
 	highest Position     // the log's end when the run began; no tail lies beyond it
+	reading bool         // what is admitted are rows that were read, no changes
 }
 
 // opEnd is the op under which END records are admitted.
@@ -64,6 +77,12 @@ type cut struct {
 	slot     int
 	position positionState
 	parts    []cutPart
+	ranges   []cutRange
+}
+
+type cutRange struct {
+	of          *ranged
+	now, before backfill.Progress
 }
 
 type cutPart struct {
@@ -72,11 +91,13 @@ type cutPart struct {
 	place       stream.Place
 	before      uint64
 	beforePlace stream.Place
+	read        bool // the record at place is of a backfill,
+	beforeRead  bool // and that at beforePlace
 }
 
 // add takes up a partition whose last record is t.
 func (p *progress) add(id PartitionID, t tail) *partition {
-	part := &partition{id: id, n: t.n, place: t.place, tail: t, cutN: t.n, cutPlace: t.place, offset: t.offset}
+	part := &partition{id: id, n: t.n, place: t.place, tail: t, read: t.read(), cutN: t.n, cutPlace: t.place, cutRead: t.read(), offset: t.offset}
 	done := stream.Place{Epoch: p.epoch, File: p.baseOrder.File, Pos: p.baseOrder.Pos, Row: ^uint64(0)}
 	if t.n > 0 && t.place.Compare(done) > 0 || t.unseen > 0 {
 		part.ahead = true
@@ -112,6 +133,7 @@ func (p *progress) admit(part *partition, place stream.Place, key []byte, op byt
 		part.tail.place = place
 		if part.tail.unseen--; part.tail.unseen == 0 {
 			part.place, part.cutPlace = place, place
+			part.read, part.cutRead = false, false
 			p.met(part)
 			p.touch(part)
 		}
@@ -128,7 +150,7 @@ func (p *progress) admit(part *partition, place stream.Place, key []byte, op byt
 			"log goes back in %s: %s after %s", part.id, placeText(place), placeText(part.place))
 	}
 	part.n++
-	part.place = place
+	part.place, part.read = place, p.reading
 	p.touch(part)
 	return part.n, true, nil
 }
@@ -195,6 +217,24 @@ func (p *progress) stillUnseen(part *partition, pos Position) error {
 	return contradiction(part, fmt.Sprintf("the log up to %d holds %d records less than the partition held", pos.Offset, part.tail.unseen))
 }
 
+// passed returns the place behind which rows that were read go: that of the last commit,
+// and there the last row of which any run has written. tx is the place of the last record
+// of this run.
+func (p *progress) passed(tx stream.Place) stream.Place {
+	last := stream.Place{Epoch: p.epoch, File: p.seenOrder.File, Pos: p.seenOrder.Pos}
+	if last.File == 0 && last.Pos == 0 {
+		// Nothing was written in this epoch: the last commit ended at or before the
+		// position, and the next begins there.
+		last.File, last.Pos = p.seen.File, max(p.seen.Offset, 1)-1
+	}
+	for _, at := range []stream.Place{tx, p.horizon} {
+		if last.Compare(at) < 0 {
+			last = at
+		}
+	}
+	return last
+}
+
 func (p *progress) moved(pos Position) {
 	if pos.Compare(p.seen) > 0 {
 		p.seen = pos
@@ -214,19 +254,43 @@ func (p *progress) cut() *cut {
 	}}
 	c.parts = make([]cutPart, len(p.dirty))
 	for i, part := range p.dirty {
-		c.parts[i] = cutPart{part: part, n: part.n, place: part.place, before: part.cutN, beforePlace: part.cutPlace}
-		part.cutN, part.cutPlace = part.n, part.place
+		c.parts[i] = cutPart{part: part, n: part.n, place: part.place, before: part.cutN, beforePlace: part.cutPlace,
+			read: part.read, beforeRead: part.cutRead}
+		part.cutN, part.cutPlace, part.cutRead = part.n, part.place, part.read
 		part.dirty = false
 	}
 	p.dirty = p.dirty[:0]
+	for _, r := range p.ranges {
+		c.ranges = append(c.ranges, cutRange{of: r, now: r.now, before: r.cut})
+		r.cut, r.dirty = r.now, false
+	}
+	p.ranges = p.ranges[:0]
 	return c
+}
+
+// advance notes that a chunk of a range was admitted. The next cut says so: with what was
+// true before it, since a start may find that this cut was torn.
+func (p *progress) advance(r *ranged, c *backfill.Chunk) {
+	r.now.Advance(c)
+	p.touchRange(r)
+}
+
+func (p *progress) touchRange(r *ranged) {
+	if !r.dirty {
+		r.dirty = true
+		p.ranges = append(p.ranges, r)
+	}
 }
 
 // redo has the partitions of a cut in the next one again.
 func (p *progress) redo(c *cut) {
 	for _, cp := range c.parts {
-		cp.part.cutN, cp.part.cutPlace = cp.before, cp.beforePlace
+		cp.part.cutN, cp.part.cutPlace, cp.part.cutRead = cp.before, cp.beforePlace, cp.beforeRead
 		p.touch(cp.part)
+	}
+	for _, cr := range c.ranges {
+		cr.of.cut = cr.before
+		p.touchRange(cr.of)
 	}
 }
 

@@ -22,7 +22,8 @@ import (
 //
 // It knows source transactions that are split over several Kafka transactions, END
 // records, deletes with tombstones, topics that appear on the way, retention, groups that
-// are taken back before they are sent, idle logs, and a second log under a new epoch whose
+// are taken back before they are sent, idle logs, backfills whose rows stand between the
+// transactions, with progress in the state, and a second log under a new epoch whose
 // positions begin low again.
 
 type simMode int
@@ -62,6 +63,7 @@ type simRecord struct {
 	n     uint64
 	key   byte
 	op    byte
+	read  bool // of a backfill
 }
 
 // simPart is one partition on the broker: all records ever, of which those before start
@@ -70,6 +72,9 @@ type simPart struct {
 	recs  []simRecord
 	start int
 }
+
+// simRange is a rangeState whose progress is a number of chunks.
+type simRange = rangeState
 
 type sim struct {
 	rnd       *rand.Rand
@@ -81,6 +86,9 @@ type sim struct {
 	state     *state
 	confirmed Position
 	crashes   int
+	chunks    [][]simRow // of the backfill, in the order in which they are written
+	written   simRange   // how many, as the state says
+	wrote     *ranged    // and this run: rows are chunks here
 
 	prog   *progress
 	tx     stream.Place
@@ -89,8 +97,9 @@ type sim struct {
 	// the open Kafka transaction
 	pending map[PartitionID][]simRecord
 	// what the last commit did, for a broker that lies
-	lastNew map[PartitionID]int
-	before  *state
+	lastNew    map[PartitionID]int
+	before     *state
+	wasWritten simRange
 }
 
 func sortedIDs[V any](m map[PartitionID]V) []PartitionID {
@@ -102,7 +111,7 @@ var errCrash = fmt.Errorf("crash")
 func newSim(seed uint64, mode simMode, mutant string) *sim {
 	s := &sim{rnd: rand.New(rand.NewPCG(seed, uint64(mode))), mode: mode, mutant: mutant, epoch: 1,
 		parts: make(map[PartitionID]*simPart), state: emptyState()}
-	s.log = s.makeLog()
+	s.log, s.chunks = s.makeLog(), s.makeChunks()
 	s.state.positions[0] = &positionState{G: 1, Epoch: 1, Snapshot: snapshotNone}
 	return s
 }
@@ -178,8 +187,64 @@ func (s *sim) newLog() {
 		p := s.parts[id]
 		p.start = len(p.recs) - s.rnd.IntN(2)*min(1, len(p.recs)) // little is left of the old log
 	}
-	s.log = s.makeLog()
-	s.crashes = 0
+	s.log, s.chunks = s.makeLog(), s.makeChunks()
+	s.crashes, s.written = 0, simRange{}
+}
+
+func (s *sim) makeChunks() [][]simRow {
+	most := 6
+	if s.mode == simLie { // each commit is one more lie, and most of these must come to the end
+		most = 3
+	}
+	chunks := make([][]simRow, s.rnd.IntN(most))
+	for i := range chunks {
+		for range s.rnd.IntN(5) {
+			chunks[i] = append(chunks[i], simRow{id: PartitionID{"t0", int32(s.rnd.IntN(2))}, key: byte(10*i + s.rnd.IntN(10)), op: 'r'})
+		}
+	}
+	return chunks
+}
+
+// backfill writes chunks whose turn it is, between two transactions, each with an END and
+// the progress in the state.
+func (s *sim) backfill(all bool) error {
+	for len(s.prog.ahead) == 0 && int(s.wrote.now.Read) < len(s.chunks) && (all || s.rnd.IntN(3) == 0) {
+		if s.mutant == "readfree" {
+			s.tx = stream.Place{Epoch: s.prog.epoch, File: s.prog.seenOrder.File, Pos: s.prog.seenOrder.Pos}
+		} else {
+			s.tx = s.prog.passed(s.tx)
+		}
+		s.prog.reading = true
+		at := order{File: s.tx.File, Pos: s.tx.Pos}
+		for _, row := range append(slices.Clone(s.chunks[s.wrote.now.Read]), simRow{id: PartitionID{"end", 0}, op: opEnd}) {
+			if err := s.route(row.id.Topic); err != nil {
+				return err
+			}
+			if err := s.record(row.id, row.key, row.op); err != nil {
+				return err
+			}
+			if s.rnd.IntN(12) == 0 {
+				if err := s.commit(s.prog.cut(), false); err != nil {
+					return err
+				}
+			}
+		}
+		s.wrote.now.Read++
+		if s.prog.touchRange(s.wrote); s.mutant == "progressfirst" {
+			s.written.Progress, s.written.Before = s.wrote.now, s.wrote.now
+		}
+		if err := s.prog.commit(at, s.prog.seen, true); err != nil {
+			return err
+		}
+		s.prog.reading = false
+		if s.rnd.IntN(2) == 0 {
+			if err := s.commit(s.prog.cut(), false); err != nil {
+				return err
+			}
+		}
+	}
+	s.prog.reading = false
+	return nil
 }
 
 // play runs the capture again and again until it comes to the end of the log.
@@ -203,7 +268,7 @@ func (s *sim) retain() {
 	for _, id := range sortedIDs(s.parts) {
 		p := s.parts[id]
 		end := len(p.recs)
-		if s.mode != simIdem {
+		if s.mode != simIdem || len(s.chunks) > 0 { // what else is gone then is a stop
 			end = min(end, int(s.state.partitions[id].Before))
 		}
 		if s.rnd.IntN(2) == 0 && p.start < end {
@@ -220,7 +285,7 @@ func (s *sim) tails() map[PartitionID]tail {
 		switch {
 		case len(p.recs) > p.start:
 			r := p.recs[len(p.recs)-1]
-			tails[id] = tail{n: r.n, place: r.place, known: true, key: []byte{r.key}, op: r.op}
+			tails[id] = tail{n: r.n, place: r.place, known: true, key: []byte{r.key}, op: r.op, flags: readFlag(r.read && s.mutant != "noreadflag")}
 		case s.mutant != "forgetold":
 			tails[id] = s.expired(rec, uint64(len(p.recs)))
 		}
@@ -234,9 +299,9 @@ func (s *sim) tails() map[PartitionID]tail {
 // expired is what readTail makes of a partition whose records are all gone.
 func (s *sim) expired(rec partitionState, end uint64) tail {
 	if end < rec.N {
-		return tail{n: rec.Before, place: rec.BeforePlace}
+		return tail{n: rec.Before, place: rec.BeforePlace, flags: readFlag(rec.BeforeRead && s.mutant != "noreadstate")}
 	}
-	t := tail{n: rec.N, place: rec.Place}
+	t := tail{n: rec.N, place: rec.Place, flags: readFlag(rec.Read && s.mutant != "noreadstate")}
 	if s.mode == simIdem && s.mutant != "nounseen" {
 		t.unseen = end - rec.N
 		t.n = end
@@ -267,15 +332,39 @@ func (s *sim) attempt() (simEnd, error) {
 	s.prog.highest = s.log[len(s.log)-1].end
 	s.distort(st)
 	s.pending, s.last = make(map[PartitionID][]simRecord), st.from.Position
+	at := s.written.at(st.from.G)
+	if s.mutant == "tornprogress" {
+		at = s.written.Progress
+	}
+	s.wrote, s.tx = &ranged{now: at, cut: at}, stream.Place{}
+	if s.written.G > st.from.G && s.mutant != "stalerange" {
+		s.prog.touchRange(s.wrote)
+	}
 	s.routed = make(map[string]bool)
 	for t := range s.state.routing.Topics {
 		s.routed[t] = true
+	}
+	if st.from.G < st.maxG && s.mutant != "keeptorn" {
+		if err := s.commit(s.prog.cut(), false); err != nil {
+			return s.ended(err)
+		}
 	}
 	for _, tx := range s.log {
 		if tx.end.Compare(st.from.Position) <= 0 {
 			continue
 		}
 		if err := s.transaction(tx); err != nil {
+			return s.ended(err)
+		}
+		if err := s.backfill(false); err != nil {
+			return s.ended(err)
+		}
+	}
+	for range 2 { // the first may meet the last tails
+		if err := s.idle(s.log[len(s.log)-1].end); err != nil {
+			return s.ended(err)
+		}
+		if err := s.backfill(true); err != nil {
 			return s.ended(err)
 		}
 	}
@@ -449,7 +538,7 @@ func (s *sim) record(id PartitionID, key, op byte) error {
 	if err != nil || !write {
 		return err
 	}
-	s.pending[id] = append(s.pending[id], simRecord{place: s.tx, n: n, key: key, op: op})
+	s.pending[id] = append(s.pending[id], simRecord{place: s.tx, n: n, key: key, op: op, read: s.prog.reading})
 	return nil
 }
 
@@ -465,7 +554,7 @@ func (s *sim) commit(c *cut, exact bool) error {
 		return errCrash
 	}
 	if len(s.pending) > 0 {
-		s.before, s.lastNew = s.state.clone(), make(map[PartitionID]int)
+		s.before, s.lastNew, s.wasWritten = s.state.clone(), make(map[PartitionID]int), s.written
 	} else {
 		s.before = nil // a position alone: what the commit before it wrote may still be lost
 	}
@@ -494,7 +583,11 @@ func (s *sim) write(c *cut) {
 	p := c.position
 	s.state.positions[c.slot] = &p
 	for _, cp := range c.parts {
-		s.state.partitions[cp.part.id] = partitionState{G: p.G, N: cp.n, Place: cp.place, Before: cp.before, BeforePlace: cp.beforePlace}
+		s.state.partitions[cp.part.id] = partitionState{G: p.G, N: cp.n, Place: cp.place, Before: cp.before, BeforePlace: cp.beforePlace,
+			Read: cp.read, BeforeRead: cp.beforeRead}
+	}
+	for _, cr := range c.ranges {
+		s.written = simRange{G: p.G, Progress: cr.now, Before: cr.before}
 	}
 }
 
@@ -510,7 +603,7 @@ func (s *sim) tear(c *cut) {
 			}
 		}
 		if s.before != nil && s.rnd.IntN(2) == 0 {
-			s.state = s.before
+			s.state, s.written = s.before, s.wasWritten
 		}
 	case s.mode == simIdem:
 		full := s.rnd.IntN(3) == 0
@@ -569,25 +662,51 @@ func (s *sim) judge() simEnd {
 			}
 		}
 		w := want[id]
-		if len(p.recs) < len(w) {
+		changes := slices.DeleteFunc(slices.Clone(p.recs), func(r simRecord) bool { return r.read })
+		if len(changes) < len(w) {
 			return simBad
 		}
-		recs := p.recs[len(p.recs)-len(w):]
+		recs := changes[len(changes)-len(w):]
 		for i := range w {
 			w[i].n = recs[i].n
 			if recs[i] != w[i] && s.mutant != "sharedrow" || recs[i].op != w[i].op || recs[i].key != w[i].key {
 				return simBad
 			}
 		}
-		if s.epoch == 1 && len(p.recs) != len(w) {
+		if s.epoch == 1 && len(changes) != len(w) {
 			return simBad
 		}
 		delete(want, id)
 	}
-	if len(want) > 0 {
+	if len(want) > 0 || !s.judgeReads(epoch) {
 		return simBad
 	}
 	return simOK
+}
+
+// judgeReads says whether every row of every chunk was written, and whether places only
+// rise, those of rows that were read too.
+func (s *sim) judgeReads(epoch uint64) bool {
+	have := make(map[PartitionID]map[byte]bool)
+	for id, p := range s.parts {
+		have[id] = make(map[byte]bool)
+		for i, r := range p.recs {
+			if i > 0 && p.recs[i-1].place.Compare(r.place) >= 0 && s.mutant != "noepoch" && s.mutant != "sharedrow" {
+				return false
+			}
+			if r.op == 'r' && r.place.Epoch == epoch {
+				have[id][r.key] = true
+			}
+		}
+	}
+	for _, rows := range s.chunks {
+		for _, r := range rows {
+			if !have[r.id][r.key] {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // simulate runs seeds in one mode and counts the ends; bad is the first seed that must not
@@ -633,7 +752,8 @@ func TestRecoverySimulation(t *testing.T) {
 // TestRecoveryMutants: every fault must be seen in some mode.
 func TestRecoveryMutants(t *testing.T) {
 	for _, mutant := range []string{"trust", "delta", "nodrop", "sharedrow", "sameslot", "confirmnow", "nostale",
-		"splitadvance", "noepoch", "undoforget", "nometa", "forgetold", "idleonce", "nounseen"} {
+		"splitadvance", "noepoch", "undoforget", "nometa", "forgetold", "idleonce", "nounseen",
+		"readfree", "noreadflag", "noreadstate", "progressfirst", "tornprogress", "stalerange", "keeptorn"} {
 		t.Run(mutant, func(t *testing.T) {
 			red := false
 			for _, mode := range []simMode{simTxn, simLie, simIdem} {

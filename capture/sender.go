@@ -119,6 +119,13 @@ func (s *sender) sendRecords(ctx context.Context, records []stateRecord) error {
 	return s.commit(ctx)
 }
 
+// sendCut writes a cut alone.
+func (s *sender) sendCut(ctx context.Context, c *cut) error {
+	s.batch.Reset()
+	appendCut(s.batch, time.Now().UnixMilli(), c)
+	return s.commit(ctx)
+}
+
 func appendRecords(b *stream.Batch, now int64, records []stateRecord) {
 	for _, r := range records {
 		b.Append(now, []byte(r.key), r.value, nil)
@@ -162,7 +169,11 @@ func appendCut(b *stream.Batch, now int64, c *cut) {
 	for _, cp := range c.parts {
 		b.Append(now, []byte(partitionKey(cp.part.id)), mustJSON(partitionState{
 			G: c.position.G, N: cp.n, Place: cp.place, Before: cp.before, BeforePlace: cp.beforePlace, Offset: cp.part.offset,
+			Read: cp.read, BeforeRead: cp.beforeRead,
 		}), nil)
+	}
+	for _, cr := range c.ranges {
+		b.Append(now, []byte(cr.of.key), mustJSON(rangeState{G: c.position.G, Progress: cr.now, Before: cr.before}), nil)
 	}
 	b.Append(now, []byte(positionKey(c.slot)), mustJSON(c.position), nil)
 }

@@ -225,6 +225,9 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 	if err := checkTimeline(s, tails, &info); err != nil {
 		return nil, err
 	}
+	if err := checkUnseen(s, tails); err != nil {
+		return nil, err
+	}
 	st.from.Timeline = info.Timeline
 	p := newPipeline(cfg, s, st, tails, prod, src)
 	p.prog.highest = info.Highest
@@ -244,6 +247,14 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 	if records := newTimeline(s, info.Timeline); records != nil {
 		if err := p.send.sendRecords(ctx, records); err != nil {
 			return nil, fmt.Errorf("write the new timeline: %w", err)
+		}
+	}
+	if st.from.G < st.maxG {
+		// A commit was rolled back. What the state says of it must go before anything is
+		// written: rows of a backfill are not the same when they are read again, so that a
+		// later start might find the old state borne out by other records.
+		if err := p.send.sendCut(ctx, p.prog.cut()); err != nil {
+			return nil, fmt.Errorf("write the position that holds: %w", err)
 		}
 	}
 	return p, p.routeEnd(ctx)
@@ -324,7 +335,7 @@ func readTail(ctx context.Context, cfg *Config, id PartitionID, rec partitionSta
 	case err != nil || t.known && (cfg.Transactional || at.Start <= rec.Offset || t.n >= rec.N):
 		return t, err
 	case t.known: // the embedded broker's compaction wrote older ones again, and let go of the last
-		return tail{n: rec.N, place: rec.Place, offset: rec.Offset}, nil
+		return tail{n: rec.N, place: rec.Place, flags: readFlag(rec.Read), offset: rec.Offset}, nil
 	case at.Start > rec.Offset:
 		return expired(cfg, rec, at), nil
 	}
@@ -350,7 +361,7 @@ func rolledBack(ctx context.Context, cfg *Config, id PartitionID, rec partitionS
 		return tail{}, stopf("what it held is gone: start over with a new capture name and topic prefix",
 			"partition %s is empty, but a record was acknowledged at offset %d: the topic was made anew", id, rec.Offset)
 	}
-	return tail{n: rec.Before, place: rec.BeforePlace, offset: at.End - 1}, nil
+	return tail{n: rec.Before, place: rec.BeforePlace, flags: readFlag(rec.BeforeRead), offset: at.End - 1}, nil
 }
 
 // holds says whether a record stands at an offset, committed or not.
@@ -391,13 +402,35 @@ func lastRecord(ctx context.Context, cfg *Config, id PartitionID, from int64) (t
 // that no state tells of can be counted. With transactions they cannot be told from
 // aborted ones; there none can be, unless the broker tore a commit.
 func expired(cfg *Config, rec partitionState, at stream.Offsets) tail {
-	t := tail{n: rec.N, place: rec.Place, offset: rec.Offset}
+	t := tail{n: rec.N, place: rec.Place, flags: readFlag(rec.Read), offset: rec.Offset}
 	if !cfg.Transactional {
 		t.unseen = uint64(at.End - 1 - rec.Offset)
 		t.n += t.unseen
 		t.offset = at.End - 1
 	}
 	return t
+}
+
+// checkUnseen makes sure that the records which no state tells of, and which are gone, come
+// from the log: while a backfill is under way they may be rows of it, which no replay meets.
+func checkUnseen(s *state, tails map[PartitionID]tail) error {
+	for _, b := range s.listBackfills() {
+		for id, t := range tails {
+			if t.unseen > 0 && !b.State.Ended() {
+				return stopf(wayOn+"; and give the topic a longer retention", "retention took %d records from partition %s before the state told of them, while backfill %s was under way",
+					t.unseen, id, b.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// readFlag returns the flags of a mark as far as the state remembers them.
+func readFlag(read bool) byte {
+	if read {
+		return stream.FlagBackfill
+	}
+	return 0
 }
 
 // tailOp returns the operation of a tail's record, from its envelope.
@@ -434,7 +467,7 @@ func newPipeline(cfg *Config, s *state, st start, tails map[PartitionID]tail, pr
 	p := &pipeline{cfg: cfg, log: cfg.Log, prog: prog, routes: newRoutes(cfg, s, prog), confirm: src.Confirm,
 		send: newSender(cfg, prod, st.from.Position, src.Confirm), lastCut: st.from.Position}
 	p.group = <-p.send.empty
-	p.engine = newEngine(p, src, s)
+	p.engine = newEngine(p, src, s, st.from.G)
 	return p
 }
 

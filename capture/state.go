@@ -54,7 +54,9 @@ type partitionState struct {
 	Place       stream.Place `json:"place"`
 	Before      uint64       `json:"before"` // n and place before g
 	BeforePlace stream.Place `json:"before_place"`
-	Offset      int64        `json:"offset"` // of the last acknowledged record; -1: none
+	Offset      int64        `json:"offset"`                // of the last acknowledged record; -1: none
+	Read        bool         `json:"read,omitempty"`        // the record at Place is of a backfill,
+	BeforeRead  bool         `json:"before_read,omitempty"` // and that at BeforePlace
 }
 
 // tableState is one entry of the record table/<name>/<hash>: what a table version was
@@ -91,8 +93,24 @@ type state struct {
 	routing    routingState
 	taken      takenState // nil: a run of an older version, or none, wrote the state
 	backfills  map[string]*Backfill
-	chunks     map[string]map[int]backfill.Progress // by backfill and range
+	chunks     map[string]map[int]rangeState // by backfill and range
 	control    controlState
+}
+
+// rangeState is the record chunk/<backfill>/<range>: how far a range is written, and how far
+// it was before the cut g.
+type rangeState struct {
+	G uint64 `json:"g"`
+	backfill.Progress
+	Before backfill.Progress `json:"before"`
+}
+
+// at returns what is true for a start at the position of cut g.
+func (r *rangeState) at(g uint64) backfill.Progress {
+	if r.G > g {
+		return r.Before
+	}
+	return r.Progress
 }
 
 // takenState is the record tables: whose rows from before are taken care of, and which
@@ -137,7 +155,7 @@ func parseState(records map[string][]byte) (*state, error) {
 		tables:     make(map[string][]tableState),
 		routing:    routingState{Topics: make(map[string]topicState)},
 		backfills:  make(map[string]*Backfill),
-		chunks:     make(map[string]map[int]backfill.Progress),
+		chunks:     make(map[string]map[int]rangeState),
 	}
 	for _, key := range slices.Sorted(maps.Keys(records)) {
 		if err := s.parse(key, records[key]); err != nil {
@@ -193,12 +211,12 @@ func (s *state) parseChunk(rest string, value []byte) error {
 		return fmt.Errorf("number of a range %q", rest[cut+1:])
 	}
 	id := rest[:cut]
-	var p backfill.Progress
+	var p rangeState
 	if err := json.Unmarshal(value, &p); err != nil {
 		return err
 	}
 	if s.chunks[id] == nil {
-		s.chunks[id] = make(map[int]backfill.Progress)
+		s.chunks[id] = make(map[int]rangeState)
 	}
 	s.chunks[id][n] = p
 	return nil
