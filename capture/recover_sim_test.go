@@ -594,7 +594,7 @@ func (s *sim) write(c *cut) {
 // tear crashes inside a commit, by the mode.
 func (s *sim) tear(c *cut) {
 	switch {
-	case s.mode == simLie && s.lastNew != nil && s.rnd.IntN(2) == 0:
+	case s.mode == simLie && s.lastNew != nil && s.rnd.IntN(3) == 0:
 		for _, id := range sortedIDs(s.lastNew) {
 			n, p := s.lastNew[id], s.part(id)
 			if s.rnd.IntN(2) == 0 && n <= len(p.recs) {
