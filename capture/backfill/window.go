@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 )
 
@@ -28,12 +29,12 @@ type Window struct {
 type Tracker struct {
 	reading []*Window // in the order in which they were opened
 	armed   []*Window
-	notes   []*note // in log order
-	open    *note   // the commit that is being noted, also the last of notes
-	opened  uint64  // number of the last window
-	held    int     // bytes of keys
-	stale   bool    // notes were given up
-	running map[uint64]bool
+	notes   []*note           // in log order
+	open    *note             // the commit that is being noted, also the last of notes
+	opened  uint64            // number of the last window
+	held    int               // bytes of keys
+	stale   bool              // notes were given up
+	running map[uint64]uint64 // XID → the last window that was opened when a seen-set turned out to have it; 0: none has
 	free    []*note
 }
 
@@ -50,10 +51,12 @@ type note struct {
 // Running says which transactions were in progress some time after the tracker had begun to
 // note commits, by their XIDs. The log may have shown one before that, if it was not yet
 // visible; so no chunk can be used that has not seen it, unless the log shows it from now on.
+// It is called before the first window is opened: what became visible since a statement
+// began is not among them.
 func (t *Tracker) Running(xids []uint64) {
-	t.running = make(map[uint64]bool, len(xids))
+	t.running = make(map[uint64]uint64, len(xids))
 	for _, x := range xids {
-		t.running[x] = true
+		t.running[x] = 0
 	}
 }
 
@@ -65,7 +68,15 @@ func (t *Tracker) Shown(c *Commit) {
 }
 
 // Waiting returns how many transactions are waited for, as Running tells.
-func (t *Tracker) Waiting() int { return len(t.running) }
+func (t *Tracker) Waiting() int {
+	n := 0
+	for _, proven := range t.running {
+		if proven == 0 {
+			n++
+		}
+	}
+	return n
+}
 
 // Stale says that more commits came by than a tracker holds: a new one must take its place.
 func (t *Tracker) Stale() bool { return t.stale }
@@ -161,14 +172,20 @@ func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
 	return true
 }
 
-// sawRunning says whether a chunk has seen all transactions that are waited for.
+// sawRunning says whether a chunk has seen all transactions that were in progress. One that
+// it has is not waited for any longer, but statements that began earlier may not have seen
+// it: prune forgets it.
 func (t *Tracker) sawRunning(seen Seen) bool {
-	for x := range t.running {
-		if seen.Has(&Commit{XID: x}) {
-			delete(t.running, x)
+	all := true
+	for x, proven := range t.running {
+		switch {
+		case !seen.Has(&Commit{XID: x}):
+			all = false
+		case proven == 0:
+			t.running[x] = t.opened
 		}
 	}
-	return len(t.running) == 0
+	return all
 }
 
 // Holds says whether the log began no other version of the table in the window.
@@ -212,7 +229,8 @@ func (t *Tracker) giveUp() {
 
 // prune gives up what no window needs: keys of commits before the first window that is
 // reading, and commits that every further statement sees. That holds for a commit that a
-// seen-set has once the windows that were open then are armed or closed.
+// seen-set has once the windows that were open then are armed or closed, since all
+// statements ask the same server.
 func (t *Tracker) prune() {
 	first := t.opened + 1
 	if len(t.reading) > 0 {
@@ -229,6 +247,7 @@ func (t *Tracker) prune() {
 	}
 	clear(t.notes[len(kept):])
 	t.notes = kept
+	maps.DeleteFunc(t.running, func(_, proven uint64) bool { return proven > 0 && proven < first })
 }
 
 // forgetKeys gives up the keys of commits that came before the window with a number.
