@@ -197,6 +197,19 @@ func (w *world) show(n int) {
 	w.lock(c, false)
 }
 
+// altering says whether an ALTER TABLE is logged and not visible.
+func (w *world) altering() bool {
+	return w.alone && w.log[len(w.log)-1].changes[0].op == opAlter
+}
+
+// schemaSeen returns the version of the table as statements see it.
+func (w *world) schemaSeen() int {
+	if len(w.log) == 0 {
+		return 0
+	}
+	return w.log[len(w.log)-1].schema
+}
+
 // visible returns what a statement of now sees, but for those commits in lacks.
 func (w *world) visible(lacks uint64) seenBits {
 	s := make(seenBits, len(w.log)/64+1)
@@ -364,6 +377,8 @@ const (
 	skipAll      mutant = "skip all"           // armed: changes drop nothing
 	midCommit    mutant = "armed amid commits" // such chunks take the commit for seen
 	otherVersion mutant = "other version"      // Version is ignored
+	noDoom       mutant = "no doom"            // so are keys that are too many to hold
+	noStale      mutant = "no stale"           // so are commits that are too many to hold
 )
 
 // code is the code under test, or a mutant of it.
@@ -452,8 +467,13 @@ func (c *code) running(xids []uint64) {
 }
 
 func (c *code) arm(w *Window, ch *Chunk, version string) bool {
-	if c.mutant == otherVersion {
+	switch c.mutant {
+	case otherVersion:
 		w.version = ""
+	case noDoom:
+		w.doomed = false
+	case noStale:
+		w.doomed, c.t.stale = false, false
 	}
 	usable := c.t.Arm(w, ch, version)
 	switch c.mutant {
@@ -477,6 +497,12 @@ func (c *code) arm(w *Window, ch *Chunk, version string) bool {
 	}
 	return usable
 }
+
+func (c *code) holds(w *Window, version string) bool {
+	return c.mutant == otherVersion || w.Holds(version)
+}
+
+func (c *code) stale() bool { return c.mutant != noStale && c.t.Stale() }
 
 func (c *code) written(ch *Chunk, read Place) bool {
 	return c.mutant == atOnce || ch.Written(read)
