@@ -36,6 +36,7 @@ type simConfig struct {
 	writers, commits int // of each
 	readers          int
 	late             time.Duration // when the tracker begins
+	pause            time.Duration // of readers between two steps, at most
 	big              bool          // keys are long: a few of them are all that a tracker holds
 	storm            bool          // once there are more commits than a tracker holds
 }
@@ -68,11 +69,11 @@ func newSim(seed uint64, m mutant) *sim {
 	rnd := s.random(0)
 	s.simConfig = simConfig{
 		writers: 1 + rnd.IntN(5), commits: 4 + rnd.IntN(12), readers: 1 + rnd.IntN(4),
-		late: time.Duration(rnd.Int64N(int64(60 * time.Millisecond))),
+		late: time.Duration(rnd.Int64N(int64(60 * time.Millisecond))), pause: 3 * time.Millisecond,
 		big:  seed%50 == 7, storm: seed%50 == 13,
 	}
 	if s.big {
-		s.code.pad = 3 << 19
+		s.code.pad, s.pause = 3<<19, 40*time.Millisecond
 	}
 	var keys []int
 	for k := range modelKeys {
@@ -322,11 +323,11 @@ func (r *simReader) read() {
 		windows := make(chan opened)
 		r.s.opens <- windows
 		r.opened = <-windows
-		nap(r.rnd, 3*time.Millisecond)
+		nap(r.rnd, r.s.pause)
 		r.statement()
-		nap(r.rnd, 3*time.Millisecond)
+		nap(r.rnd, r.s.pause)
 		r.s.locked(func() { r.chunk.End = r.s.end() })
-		nap(r.rnd, 3*time.Millisecond)
+		nap(r.rnd, r.s.pause)
 		r.s.asks <- r.arm
 		if <-r.answer {
 			r.from = r.until
@@ -419,9 +420,9 @@ func simulate(t *testing.T, seed uint64, m mutant, total *simTotal) (bad string)
 
 // TestRandomRuns tries longer runs than every order of could be tried.
 func TestRandomRuns(t *testing.T) {
-	seeds := uint64(3000)
+	seeds := uint64(4000)
 	if raceDetector {
-		seeds = 300
+		seeds = 800
 	}
 	var n simTotal
 	for seed := range seeds {
