@@ -377,7 +377,7 @@ const (
 	skipAll      mutant = "skip all"           // armed: changes drop nothing
 	midCommit    mutant = "armed amid commits" // such chunks take the commit for seen
 	otherVersion mutant = "other version"      // Version is ignored
-	noDoom       mutant = "no doom"            // so are keys that are too many to hold
+	noGiveUp     mutant = "no give up"         // so are keys that are too many to hold
 	noStale      mutant = "no stale"           // so are commits that are too many to hold
 )
 
@@ -470,10 +470,15 @@ func (c *code) arm(w *Window, ch *Chunk, version string) bool {
 	switch c.mutant {
 	case otherVersion:
 		w.version = ""
-	case noDoom:
-		w.doomed = false
+	case noGiveUp:
+		if !slices.Contains(c.t.reading, w) {
+			c.t.reading = append(c.t.reading, w)
+		}
 	case noStale:
-		w.doomed, c.t.stale = false, false
+		c.t.stale = false
+		if !slices.Contains(c.t.reading, w) {
+			c.t.reading = append(c.t.reading, w)
+		}
 	}
 	usable := c.t.Arm(w, ch, version)
 	switch c.mutant {

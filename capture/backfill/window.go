@@ -19,7 +19,6 @@ type Window struct {
 	rows    *Rows  // nil until it is armed
 	seen    Seen
 	skip    bool   // the commit that is being noted is in seen
-	doomed  bool   // the chunk must be read again
 	version string // the last version of the table that the log began in the window; "": none
 }
 
@@ -35,7 +34,8 @@ type Tracker struct {
 	held    int               // bytes of keys
 	stale   bool              // notes were given up
 	running map[uint64]uint64 // XID → the last window that was opened when a seen-set turned out to have it; 0: none has
-	free    []*note
+	free    []*note           // to be used again
+	spare   [][]byte          // their keys
 }
 
 // note is a commit that changed the table.
@@ -113,11 +113,22 @@ func (t *Tracker) Changed(key []byte) {
 	if len(t.reading) == 0 || t.open == nil {
 		return
 	}
-	if t.held += len(key); t.held > keyBytes {
-		t.doomReading()
+	if t.held+len(key) > keyBytes {
+		t.giveUpReading()
 		return
 	}
-	t.open.keys = append(binary.AppendUvarint(t.open.keys, uint64(len(key))), key...)
+	t.note(key)
+}
+
+// note notes a key of the commit that is open.
+func (t *Tracker) note(key []byte) {
+	n := t.open
+	if k := len(t.spare); n.keys == nil && k > 0 {
+		n.keys, t.spare = t.spare[k-1], t.spare[:k-1]
+	}
+	before := len(n.keys)
+	n.keys = append(binary.AppendUvarint(n.keys, uint64(len(key))), key...)
+	t.held += len(n.keys) - before
 }
 
 // Truncated notes that the commit truncated the table.
@@ -146,9 +157,10 @@ func (t *Tracker) Version(name string) {
 func (t *Tracker) End() { t.open = nil }
 
 // Arm gives an open window its chunk, whose rows were written under a version of the table.
-// It returns false if the chunk is of no use and must be read again, in a new window.
+// It returns false if the chunk is of no use and must be read again, in a new window; so it
+// is if the window was closed in the meantime.
 func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
-	usable := !w.doomed && !t.stale && t.sawRunning(c.Seen)
+	usable := t.sawRunning(c.Seen) && !t.stale && slices.Contains(t.reading, w)
 	for _, n := range t.notes {
 		if c.Seen.Has(&n.commit) {
 			if !n.done {
@@ -211,11 +223,9 @@ func (n *note) drop(rows *Rows) {
 	}
 }
 
-// doomReading gives up the chunks that are being read, and the keys noted for them.
-func (t *Tracker) doomReading() {
-	for _, w := range t.reading {
-		w.doomed = true
-	}
+// giveUpReading gives up the chunks that are being read, and the keys noted for them.
+func (t *Tracker) giveUpReading() {
+	clear(t.reading)
 	t.reading = t.reading[:0]
 	t.forgetKeys(t.opened + 1)
 }
@@ -223,7 +233,8 @@ func (t *Tracker) doomReading() {
 // giveUp gives up everything that rests on notes.
 func (t *Tracker) giveUp() {
 	t.stale = true
-	t.doomReading()
+	t.giveUpReading()
+	clear(t.notes)
 	t.notes = t.notes[:0]
 }
 
@@ -237,16 +248,18 @@ func (t *Tracker) prune() {
 		first = t.reading[0].number
 	}
 	t.forgetKeys(first)
-	kept := t.notes[:0]
+	left := t.notes[:0]
 	for _, n := range t.notes {
 		if n.done && n.proven < first && n != t.open {
-			t.free = append(t.free, n)
+			if len(t.free) < kept {
+				t.free = append(t.free, n)
+			}
 			continue
 		}
-		kept = append(kept, n)
+		left = append(left, n)
 	}
-	clear(t.notes[len(kept):])
-	t.notes = kept
+	clear(t.notes[len(left):])
+	t.notes = left
 	maps.DeleteFunc(t.running, func(_, proven uint64) bool { return proven > 0 && proven < first })
 }
 
@@ -254,14 +267,22 @@ func (t *Tracker) prune() {
 func (t *Tracker) forgetKeys(number uint64) {
 	t.held = 0
 	for _, n := range t.notes {
-		if n.after < number {
-			n.keys = n.keys[:0]
+		if n.after >= number {
+			t.held += len(n.keys)
+			continue
 		}
-		t.held += len(n.keys)
+		if c := cap(n.keys); c > 0 && c <= keptBytes && len(t.spare) < kept {
+			t.spare = append(t.spare, n.keys[:0])
+		}
+		n.keys = nil
 	}
 }
 
-const keptNotes = 64
+// What a tracker keeps to be used again: how many notes and key buffers, and of what size.
+const (
+	kept      = 64
+	keptBytes = 16 << 10
+)
 
 func (t *Tracker) newNote() *note {
 	k := len(t.free)
@@ -269,7 +290,7 @@ func (t *Tracker) newNote() *note {
 		return &note{}
 	}
 	n := t.free[k-1]
-	t.free = t.free[:min(k-1, keptNotes)]
-	*n = note{keys: n.keys[:0]}
+	t.free = t.free[:k-1]
+	*n = note{}
 	return n
 }
