@@ -3,6 +3,7 @@ package backfill
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -199,17 +200,28 @@ func (o *order) step(r *reader, lacks uint64) {
 	case toArm:
 		r.stage = toWrite
 		if !o.code.arm(r.window, &r.chunk, "a") {
-			o.rereads++
-			r.stage = useless
-			if r.again > 0 {
-				r.again--
-				r.stage = toOpen
-			}
+			o.again(r)
 		}
 	case toWrite:
-		o.write(&r.chunk, &r.saw, r.from, r.to)
+		torn := r.window.Torn() > 0
+		if !torn {
+			o.write(&r.chunk, &r.saw, r.from, r.to)
+		}
 		o.code.t.Close(r.window)
 		r.stage = written
+		if torn {
+			o.again(r)
+		}
+	}
+}
+
+// again has a chunk read again.
+func (o *order) again(r *reader) {
+	o.rereads++
+	r.stage = useless
+	if r.again > 0 {
+		r.again--
+		r.stage = toOpen
 	}
 }
 
@@ -315,15 +327,15 @@ func (o *order) run(s *scenario, m mutant, n *tally, pick func(n int) int) strin
 }
 
 // firsts are the commits of one change, on keys of which 0 and 1 have a row and 2 has none.
-var firsts = []change{{op: opInsert, key: 2}, {op: opUpdate}, {op: opDelete}, {op: opMove, to: 2}, {op: opTruncate}}
+var firsts = []change{{op: opInsert, key: 2}, {op: opUpdate}, {op: opUpdatePart}, {op: opDelete}, {op: opMove, to: 2}, {op: opTruncate}}
 
 // seconds are the commits that can follow one.
 func seconds(first change) []change {
-	rows := table{1, 1}
+	rows := table{{1, 1}, {1, 1}}
 	first.version = 2
 	first.apply(&rows)
 	var all []change
-	for _, o := range []op{opInsert, opUpdate, opDelete, opMove, opTruncate} {
+	for _, o := range []op{opInsert, opUpdate, opUpdatePart, opDelete, opMove, opTruncate} {
 		for key := range 3 {
 			for to := range 3 {
 				c := change{op: o, key: key, to: to}
@@ -347,6 +359,16 @@ func pairs(base scenario) []*scenario {
 		}
 	}
 	return all
+}
+
+// related leaves out the scenarios whose commits have no key in common.
+func related(all []*scenario) []*scenario {
+	return slices.DeleteFunc(all, func(s *scenario) bool {
+		one, two := s.ops[0], s.ops[1]
+		return one.op != opTruncate && two.op != opTruncate && !slices.ContainsFunc(one.keys(), func(k int) bool {
+			return slices.Contains(two.keys(), k)
+		})
+	})
 }
 
 // singles are the scenarios of one commit.

@@ -17,13 +17,17 @@ import (
 
 const modelKeys = 12
 
-type table [modelKeys]int32 // version of the row with each key; 0: there is none
+type table [modelKeys]row
+
+// row is a row, or that there is none.
+type row struct{ version, part int32 }
 
 type op uint8
 
 const (
 	opInsert op = iota
 	opUpdate
+	opUpdatePart // leaves a part of the row alone, which the log has not
 	opDelete
 	opMove // the key changes
 	opTruncate
@@ -31,7 +35,7 @@ const (
 )
 
 func (o op) String() string {
-	return [...]string{"insert", "update", "delete", "move", "truncate", "alter"}[o]
+	return [...]string{"insert", "update", "update part of", "delete", "move", "truncate", "alter"}[o]
 }
 
 type change struct {
@@ -50,15 +54,23 @@ func (c change) String() string {
 	return fmt.Sprintf("%s %d", c.op, c.key)
 }
 
+// keys returns the keys of rows that are changed, of all but opTruncate and opAlter.
+func (c change) keys() []int {
+	if c.op == opMove {
+		return []int{c.key, c.to}
+	}
+	return []int{c.key}
+}
+
 // legal says whether a change can be made to the rows of a table.
 func (c change) legal(rows *table) bool {
 	switch c.op {
 	case opInsert:
-		return rows[c.key] == 0
-	case opUpdate, opDelete:
-		return rows[c.key] != 0
+		return rows[c.key] == row{}
+	case opUpdate, opUpdatePart, opDelete:
+		return rows[c.key] != row{}
 	case opMove:
-		return rows[c.key] != 0 && rows[c.to] == 0
+		return rows[c.key] != row{} && rows[c.to] == row{}
 	default:
 		return true
 	}
@@ -67,11 +79,13 @@ func (c change) legal(rows *table) bool {
 func (c change) apply(rows *table) {
 	switch c.op {
 	case opInsert, opUpdate:
-		rows[c.key] = c.version
+		rows[c.key] = row{c.version, c.version}
+	case opUpdatePart:
+		rows[c.key].version = c.version
 	case opDelete:
-		rows[c.key] = 0
+		rows[c.key] = row{}
 	case opMove:
-		rows[c.key], rows[c.to] = 0, c.version
+		rows[c.key], rows[c.to] = row{}, row{c.version, c.version}
 	case opTruncate:
 		*rows = table{}
 	}
@@ -101,13 +115,13 @@ type world struct {
 	alone   bool
 
 	decoded int // commits that the tailer has written
-	row     int // changes of the next one that it has written
+	at      int // changes of the next one that it has written
 	open    bool
 	schema  int // of the log, as decoded
 	noting  bool
 
-	got  table // the consumer's rows
-	last table // last version of each key that the consumer has met
+	got  table            // the consumer's rows
+	last [modelKeys]int32 // last version of each key that the consumer has met
 
 	dropped, emitted int // rows of chunks
 	bad              string
@@ -117,7 +131,7 @@ type world struct {
 func (w *world) fill(keys ...int) {
 	w.written = append(w.written[:0], -1, -1)
 	for _, k := range keys {
-		w.rows[k], w.seen[k] = 1, 1
+		w.rows[k], w.seen[k] = row{1, 1}, row{1, 1}
 	}
 }
 
@@ -150,7 +164,7 @@ func (w *world) commit(changes []change) bool {
 		if !c.legal(&rows) {
 			return false
 		}
-		c.version = 1
+		c.version = 1 // any
 		c.apply(&rows)
 	}
 	n := len(w.log)
@@ -244,13 +258,13 @@ func (w *world) decode() {
 	c := &w.log[w.decoded]
 	switch {
 	case !w.open:
-		w.open, w.row = true, 0
+		w.open, w.at = true, 0
 		if w.noting {
 			w.code.begin(Commit{Pos: uint64(w.decoded), XID: uint64(w.decoded + 1)})
 		}
-	case w.row < len(c.changes):
-		w.change(c, c.changes[w.row])
-		w.row++
+	case w.at < len(c.changes):
+		w.change(c, c.changes[w.at])
+		w.at++
 	default:
 		w.open = false
 		w.decoded++
@@ -271,43 +285,51 @@ func (w *world) change(c *commit, ch change) {
 	if w.noting {
 		w.code.change(ch)
 	}
+	whole := row{ch.version, ch.version}
 	switch ch.op {
 	case opAlter:
 	case opTruncate:
 		for k := range w.got {
-			w.meet(k, ch.version, 0)
+			w.meet(k, ch.version, row{})
 		}
 	case opMove:
-		w.meet(ch.key, ch.version, 0)
-		w.meet(ch.to, ch.version, ch.version)
+		w.meet(ch.key, ch.version, row{})
+		w.meet(ch.to, ch.version, whole)
 	case opDelete:
-		w.meet(ch.key, ch.version, 0)
+		w.meet(ch.key, ch.version, row{})
+	case opUpdatePart:
+		has := w.got[ch.key]
+		if has != (row{}) { // there is nothing to update where the row has not come yet
+			has.version = ch.version
+		}
+		w.meet(ch.key, ch.version, has)
 	default:
-		w.meet(ch.key, ch.version, ch.version)
+		w.meet(ch.key, ch.version, whole)
 	}
 }
 
 func schemaName(n int) string { return [...]string{"a", "b", "c", "d", "e", "f", "g", "h"}[n%8] }
 
-// meet is the consumer: version is the change's, row is 0 for one that deletes.
-func (w *world) meet(key int, version, row int32) {
+// meet is the consumer: the change's version, and what is the row now.
+func (w *world) meet(key int, version int32, now row) {
 	if version <= w.last[key] {
 		w.fail("key %d: version %d of the log after %d", key, version, w.last[key])
 	}
-	w.last[key], w.got[key] = version, row
+	w.last[key], w.got[key] = version, now
 }
 
 // meetRow is the consumer of a chunk's row.
-func (w *world) meetRow(key int, version int32) {
+func (w *world) meetRow(key int, r row) {
+	version := r.version
 	switch {
-	case version < w.last[key] && w.got[key] == 0:
+	case version < w.last[key] && w.got[key] == row{}:
 		w.fail("key %d: resurrected: row of version %d after a delete of version %d", key, version, w.last[key])
 	case version < w.last[key]:
 		w.fail("key %d: stale: row of version %d after version %d", key, version, w.last[key])
 	case w.written[version] >= w.decoded:
 		w.fail("key %d: early: row of version %d before its commit", key, version)
 	}
-	w.last[key], w.got[key] = version, version
+	w.last[key], w.got[key] = version, r
 	w.emitted++
 }
 
@@ -318,21 +340,22 @@ func (w *world) write(c *Chunk, saw *table, from, to int) {
 	}
 	var written [modelKeys]bool
 	for key, value := range c.Rows.All() {
-		k, version := int(key[schemas.FrameSize+w.code.frame()]), int32(binary.BigEndian.Uint32(value))
-		if k < from || k >= to || saw[k] != version || written[k] {
-			w.fail("key %d: row of version %d was not read", k, version)
+		k := int(key[schemas.FrameSize+w.code.frame()])
+		r := row{int32(binary.BigEndian.Uint32(value)), int32(binary.BigEndian.Uint32(value[4:]))}
+		if k < from || k >= to || saw[k] != r || written[k] {
+			w.fail("key %d: row of version %d was not read", k, r.version)
 			return
 		}
 		written[k] = true
-		w.meetRow(k, version)
+		w.meetRow(k, r)
 	}
 	for k := from; k < to; k++ {
-		if saw[k] == 0 || written[k] {
+		if saw[k] == (row{}) || written[k] {
 			continue
 		}
 		w.dropped++
-		if saw[k] > w.last[k] || saw[k] == 1 && w.last[k] == 1 {
-			w.fail("key %d: lost: row of version %d dropped, last is %d", k, saw[k], w.last[k])
+		if v := saw[k].version; v > w.last[k] || v == 1 && w.last[k] == 1 {
+			w.fail("key %d: lost: row of version %d dropped, last is %d", k, v, w.last[k])
 		}
 	}
 }
@@ -378,6 +401,7 @@ const (
 	midCommit    mutant = "armed amid commits" // such chunks take the commit for seen
 	otherVersion mutant = "other version"      // Version is ignored
 	noGiveUp     mutant = "no give up"         // so are keys that are too many to hold
+	allWhole     mutant = "all whole"          // that the log has only a part of a row is not noted
 	noStale      mutant = "no stale"           // so are commits that are too many to hold
 )
 
@@ -412,6 +436,12 @@ func (c *code) change(ch change) {
 			c.t.Changed(c.key(ch.key, 7))
 		}
 		c.t.Changed(c.key(ch.to, 7))
+	case opUpdatePart:
+		if c.mutant == allWhole {
+			c.t.Changed(c.key(ch.key, 7))
+			return
+		}
+		c.t.ChangedPart(c.key(ch.key, 7))
 	default:
 		c.t.Changed(c.key(ch.key, 7))
 	}
@@ -442,11 +472,12 @@ func (c *code) key(k, schema int) []byte {
 func (c *code) fill(rows *Rows, saw *table, from, to int) {
 	rows.Reset()
 	for k := from; k < to; k++ {
-		if saw[k] == 0 {
+		if saw[k] == (row{}) {
 			continue
 		}
-		var value [4]byte
-		binary.BigEndian.PutUint32(value[:], uint32(saw[k]))
+		var value [8]byte
+		binary.BigEndian.PutUint32(value[:], uint32(saw[k].version))
+		binary.BigEndian.PutUint32(value[4:], uint32(saw[k].part))
 		rows.Add(c.key(k, 9), value[:])
 	}
 }

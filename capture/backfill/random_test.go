@@ -28,9 +28,9 @@ type sim struct {
 	present bool             // the standby
 	stormy  bool             // the storm is over
 
-	rereads, gaveUp, renewed, versions, waited int
-	trace                                      []string
-	background                                 sync.WaitGroup
+	rereads, gaveUp, renewed, versions, torn, waited int
+	trace                                            []string
+	background                                       sync.WaitGroup
 }
 
 type simConfig struct {
@@ -291,6 +291,10 @@ func (s *sim) writeReady() {
 			s.versions++
 			s.code.t.Close(r.window)
 			r.refuse()
+		case !s.open && r.window.Torn() > 0:
+			s.torn++
+			s.code.t.Close(r.window)
+			r.refuse()
 		case !s.open && s.code.written(&r.chunk, s.read()):
 			if r.schema < s.schema {
 				s.fail("rows of version %s after the log's %s", schemaName(r.schema), schemaName(s.schema))
@@ -361,7 +365,7 @@ func (r *simReader) statement() {
 			limit, last := 1+r.rnd.IntN(4), -1
 			r.until, r.chunk = r.from, Chunk{Rows: &r.rows}
 			for ; r.until < r.to && limit > 0; r.until++ {
-				if r.saw[r.until] > 0 {
+				if r.saw[r.until] != (row{}) {
 					limit--
 					last = r.until
 				}
@@ -402,7 +406,7 @@ func (r *simReader) answerNo() {
 }
 
 // simTotal is what some runs came to.
-type simTotal struct{ emitted, dropped, rereads, gaveUp, renewed, versions, waited int }
+type simTotal struct{ emitted, dropped, rereads, gaveUp, renewed, versions, torn, waited int }
 
 func simulate(t *testing.T, seed uint64, m mutant, total *simTotal) (bad string) {
 	synctest.Test(t, func(t *testing.T) {
@@ -414,6 +418,7 @@ func simulate(t *testing.T, seed uint64, m mutant, total *simTotal) (bad string)
 		total.gaveUp += s.gaveUp
 		total.renewed += s.renewed
 		total.versions += s.versions
+		total.torn += s.torn
 		total.waited += s.waited
 	})
 	return bad
@@ -421,7 +426,7 @@ func simulate(t *testing.T, seed uint64, m mutant, total *simTotal) (bad string)
 
 // TestRandomRuns tries longer runs than every order of could be tried.
 func TestRandomRuns(t *testing.T) {
-	seeds := uint64(4000)
+	seeds := uint64(3000)
 	if raceDetector {
 		seeds = 800
 	}
@@ -432,7 +437,7 @@ func TestRandomRuns(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds: %+v", seeds, n)
-	if n.emitted == 0 || n.dropped == 0 || n.rereads == 0 || n.gaveUp == 0 || n.renewed == 0 || n.versions == 0 || n.waited == 0 {
+	if n.emitted == 0 || n.dropped == 0 || n.rereads == 0 || n.gaveUp == 0 || n.renewed == 0 || n.versions == 0 || n.torn == 0 || n.waited == 0 {
 		t.Error("these runs try too little")
 	}
 }
@@ -440,7 +445,7 @@ func TestRandomRuns(t *testing.T) {
 // TestRandomMutants proves that longer runs find what is wrong, too.
 func TestRandomMutants(t *testing.T) {
 	for _, m := range []mutant{marks, noReread, atOnce, noRunning, noTruncate, newKey, pruneAll, framed, runningOnce,
-		skipAll, midCommit, otherVersion, noGiveUp, noStale} {
+		skipAll, midCommit, otherVersion, noGiveUp, noStale, allWhole} {
 		t.Run(string(m), func(t *testing.T) {
 			var n simTotal
 			for seed := range uint64(3000) {

@@ -45,23 +45,25 @@ func (r *Rows) Reset() {
 }
 
 // Drop drops the row with a key, given framed or of another schema version: what counts is
-// its Avro body.
-func (r *Rows) Drop(key []byte) {
+// its Avro body. It says whether there was one that was not dropped before.
+func (r *Rows) Drop(key []byte) bool {
 	if r.left == 0 || len(key) < schemas.FrameSize {
-		return
+		return false
 	}
 	i := r.find(key[schemas.FrameSize:])
 	if i < 0 {
-		return
+		return false
 	}
 	if n := len(r.ends); len(r.dropped) < n {
 		r.dropped = slices.Grow(r.dropped, n)[:n]
 		clear(r.dropped)
 	}
-	if !r.dropped[i] {
-		r.dropped[i] = true
-		r.left--
+	if r.dropped[i] {
+		return false
 	}
+	r.dropped[i] = true
+	r.left--
+	return true
 }
 
 var seed = maphash.MakeSeed()

@@ -19,6 +19,7 @@ type Window struct {
 	rows    *Rows  // nil until it is armed
 	seen    Seen
 	skip    bool   // the commit that is being noted is in seen
+	torn    int    // rows that were dropped for a change of which the log has only a part
 	version string // the last version of the table that the log began in the window; "": none
 }
 
@@ -43,7 +44,7 @@ type note struct {
 	commit Commit
 	after  uint64 // the last window that was opened before it
 	all    bool   // it truncated the table
-	keys   []byte // that it changed, each after its length; only for windows that are reading
+	keys   []byte // that it changed, as hold writes them; only for windows that are reading
 	proven uint64 // the last window that was opened when a seen-set turned out to have it
 	done   bool   // a seen-set has it
 }
@@ -103,11 +104,18 @@ func (t *Tracker) Begin(c Commit) {
 	}
 }
 
-// Changed notes that the commit changed the row with a key, given framed.
-func (t *Tracker) Changed(key []byte) {
+// Changed notes that the commit changed the row with a key, given framed, and that the log
+// has all of the new row, or that there is none.
+func (t *Tracker) Changed(key []byte) { t.changed(key, false) }
+
+// ChangedPart is Changed where the log has only a part of the new row (PostgreSQL: a TOASTed
+// value that was left alone is not in it).
+func (t *Tracker) ChangedPart(key []byte) { t.changed(key, true) }
+
+func (t *Tracker) changed(key []byte, part bool) {
 	for _, w := range t.armed {
-		if !w.skip {
-			w.rows.Drop(key)
+		if !w.skip && w.rows.Drop(key) && part {
+			w.torn++
 		}
 	}
 	if len(t.reading) == 0 || t.open == nil {
@@ -117,17 +125,22 @@ func (t *Tracker) Changed(key []byte) {
 		t.giveUpReading()
 		return
 	}
-	t.note(key)
+	t.hold(key, part)
 }
 
-// note notes a key of the commit that is open.
-func (t *Tracker) note(key []byte) {
+// hold notes a key for the commit that is open, after twice its length, and one more if the
+// log has a part of the row.
+func (t *Tracker) hold(key []byte, part bool) {
 	n := t.open
 	if k := len(t.spare); n.keys == nil && k > 0 {
 		n.keys, t.spare = t.spare[k-1], t.spare[:k-1]
 	}
+	head := uint64(len(key)) << 1
+	if part {
+		head |= 1
+	}
 	before := len(n.keys)
-	n.keys = append(binary.AppendUvarint(n.keys, uint64(len(key))), key...)
+	n.keys = append(binary.AppendUvarint(n.keys, head), key...)
 	t.held += len(n.keys) - before
 }
 
@@ -171,7 +184,7 @@ func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
 		if n.after < w.number {
 			usable = false // shown before, and not seen: an old row may be among these
 		}
-		n.drop(c.Rows)
+		w.torn += n.drop(c.Rows)
 	}
 	t.reading = slices.DeleteFunc(t.reading, func(r *Window) bool { return r == w })
 	t.prune()
@@ -211,16 +224,26 @@ func (t *Tracker) Close(w *Window) {
 	t.prune()
 }
 
-// drop drops the rows that the commit changed.
-func (n *note) drop(rows *Rows) {
+// Torn returns how many rows the chunk has lost to changes of which the log has only a part:
+// what they left alone is nowhere else. Before it is written, a chunk with such rows is read
+// again.
+func (w *Window) Torn() int { return w.torn }
+
+// drop drops the rows that the commit changed. It returns how many of them the log has only a
+// part of.
+func (n *note) drop(rows *Rows) (torn int) {
 	if n.all {
 		rows.DropAll()
 	}
 	for rest := n.keys; len(rest) > 0; {
-		size, at := binary.Uvarint(rest)
-		rows.Drop(rest[at : at+int(size)])
-		rest = rest[at+int(size):]
+		head, at := binary.Uvarint(rest)
+		end := at + int(head>>1)
+		if rows.Drop(rest[at:end]) && head&1 == 1 {
+			torn++
+		}
+		rest = rest[end:]
 	}
+	return torn
 }
 
 // giveUpReading gives up the chunks that are being read, and the keys noted for them.

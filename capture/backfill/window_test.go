@@ -185,6 +185,34 @@ func TestArmedStays(t *testing.T) {
 	}
 }
 
+func TestTorn(t *testing.T) {
+	for _, armed := range []bool{false, true} {
+		var tr Tracker
+		w := tr.Open()
+		chunk := &Chunk{Rows: rowsOf(0, 10), Seen: seenBelow(1)}
+		if armed && !tr.Arm(w, chunk, "a") {
+			t.Fatal("of no use")
+		}
+		part := func(xid uint64, n int) {
+			tr.Begin(Commit{XID: xid})
+			tr.ChangedPart(framedKey(n, 8))
+			tr.End()
+		}
+		part(1, 2) // seen
+		part(2, 3)
+		part(3, 3) // the same row
+		part(4, 99)
+		tr.noteCommit(5, framedKey(4, 8))
+		part(6, 4) // the log has had the row
+		if !armed && !tr.Arm(w, chunk, "a") {
+			t.Fatal("of no use")
+		}
+		if w.Torn() != 1 || chunk.Rows.Left() != 8 {
+			t.Errorf("armed %v: %d rows are torn, want 1; %d are left, want 8", armed, w.Torn(), chunk.Rows.Left())
+		}
+	}
+}
+
 func TestRunning(t *testing.T) {
 	var tr Tracker
 	arm := func(w *Window, seen Seen) bool { return tr.Arm(w, &Chunk{Rows: rowsOf(0, 1), Seen: seen}, "a") }
