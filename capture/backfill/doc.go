@@ -16,5 +16,7 @@
 //	log passes the end    the rows that are left are written, between two transactions
 //
 // A commit that the log had shown before the window was opened, and that the SELECT has not
-// seen, may have changed any row unnoticed: the chunk is read again.
+// seen, may have changed any row unnoticed: the chunk is read again. So it is if a row is
+// dropped for a change that the log has only a part of: a target without the row could not
+// make one of it.
 package backfill

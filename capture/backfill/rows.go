@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"iter"
+	"slices"
 
 	"github.com/tailrace/tailrace/schemas"
 )
@@ -13,7 +14,7 @@ import (
 type Rows struct {
 	buf     []byte
 	ends    []end
-	dropped []bool  // nil: none
+	dropped []bool  // empty: none
 	left    int     // rows that are not dropped
 	slots   []int32 // hash table of the keys' bodies: row + 1, 0: free; made when it is asked for first
 	hashed  bool    // slots is of these rows
@@ -22,7 +23,7 @@ type Rows struct {
 // end is where a row's key and its value end in the buffer.
 type end struct{ key, value int }
 
-// Add appends a row. It copies both.
+// Add appends a row, before any is dropped. It copies both. No two rows have the same key.
 func (r *Rows) Add(key, value []byte) {
 	r.buf = append(append(r.buf, key...), value...)
 	r.ends = append(r.ends, end{len(r.buf) - len(value), len(r.buf)})
@@ -40,26 +41,29 @@ func (r *Rows) Bytes() int { return len(r.buf) }
 
 // Reset empties r for the next chunk.
 func (r *Rows) Reset() {
-	*r = Rows{buf: r.buf[:0], ends: r.ends[:0], slots: r.slots[:0]}
+	*r = Rows{buf: r.buf[:0], ends: r.ends[:0], dropped: r.dropped[:0], slots: r.slots[:0]}
 }
 
 // Drop drops the row with a key, given framed or of another schema version: what counts is
-// its Avro body.
-func (r *Rows) Drop(key []byte) {
+// its Avro body. It says whether there was one that was not dropped before.
+func (r *Rows) Drop(key []byte) bool {
 	if r.left == 0 || len(key) < schemas.FrameSize {
-		return
+		return false
 	}
 	i := r.find(key[schemas.FrameSize:])
 	if i < 0 {
-		return
+		return false
 	}
-	if r.dropped == nil {
-		r.dropped = make([]bool, len(r.ends))
+	if n := len(r.ends); len(r.dropped) < n {
+		r.dropped = slices.Grow(r.dropped, n)[:n]
+		clear(r.dropped)
 	}
-	if !r.dropped[i] {
-		r.dropped[i] = true
-		r.left--
+	if r.dropped[i] {
+		return false
 	}
+	r.dropped[i] = true
+	r.left--
+	return true
 }
 
 var seed = maphash.MakeSeed()
@@ -120,7 +124,7 @@ func (r *Rows) All() iter.Seq2[[]byte, []byte] {
 			if r.left == 0 {
 				return
 			}
-			if (r.dropped == nil || !r.dropped[i]) && !yield(r.buf[from:e.key], r.buf[e.key:e.value]) {
+			if (len(r.dropped) == 0 || !r.dropped[i]) && !yield(r.buf[from:e.key], r.buf[e.key:e.value]) {
 				return
 			}
 			from = e.value

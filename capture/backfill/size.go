@@ -26,7 +26,9 @@ func (s *Size) Rows() int {
 }
 
 // Took notes how many rows a chunk had, their size, and how long reading it took. Chunks
-// grow to four times the size at most from one to the next.
+// grow to four times the size at most from one to the next. One that had few rows because
+// there were no more, or that was asked for when chunks were smaller, is no reason for
+// smaller ones.
 func (s *Size) Took(rows, bytes int, took time.Duration) {
 	if rows == 0 {
 		return
@@ -38,7 +40,11 @@ func (s *Size) Took(rows, bytes int, took time.Duration) {
 	if bytes > 0 {
 		factor = min(factor, chunkBytes/float64(bytes))
 	}
-	s.rows = min(max(float64(rows)*factor, 1), maxRows)
+	want := float64(rows) * factor
+	if factor >= 1 {
+		want = max(want, float64(s.Rows()))
+	}
+	s.rows = min(max(want, 1), maxRows)
 }
 
 // Late notes that a chunk could not be read in the time that it may take.

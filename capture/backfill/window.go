@@ -2,6 +2,7 @@ package backfill
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 )
 
@@ -18,7 +19,7 @@ type Window struct {
 	rows    *Rows  // nil until it is armed
 	seen    Seen
 	skip    bool   // the commit that is being noted is in seen
-	doomed  bool   // the chunk must be read again
+	torn    int    // rows that were dropped for a change of which the log has only a part
 	version string // the last version of the table that the log began in the window; "": none
 }
 
@@ -28,13 +29,14 @@ type Window struct {
 type Tracker struct {
 	reading []*Window // in the order in which they were opened
 	armed   []*Window
-	notes   []*note // in log order
-	open    *note   // the commit that is being noted, also the last of notes
-	opened  uint64  // number of the last window
-	held    int     // bytes of keys
-	stale   bool    // notes were given up
-	running map[uint64]bool
-	free    []*note
+	notes   []*note           // in log order
+	open    *note             // the commit that is being noted, also the last of notes
+	opened  uint64            // number of the last window
+	held    int               // bytes of keys
+	stale   bool              // notes were given up
+	running map[uint64]uint64 // XID → the last window that was opened when a seen-set turned out to have it; 0: none has
+	free    []*note           // to be used again
+	spare   [][]byte          // their keys
 }
 
 // note is a commit that changed the table.
@@ -42,7 +44,7 @@ type note struct {
 	commit Commit
 	after  uint64 // the last window that was opened before it
 	all    bool   // it truncated the table
-	keys   []byte // that it changed, each after its length; only for windows that are reading
+	keys   []byte // that it changed, as hold writes them; only for windows that are reading
 	proven uint64 // the last window that was opened when a seen-set turned out to have it
 	done   bool   // a seen-set has it
 }
@@ -50,10 +52,12 @@ type note struct {
 // Running says which transactions were in progress some time after the tracker had begun to
 // note commits, by their XIDs. The log may have shown one before that, if it was not yet
 // visible; so no chunk can be used that has not seen it, unless the log shows it from now on.
+// It is called before the first window is opened: what became visible since a statement
+// began is not among them.
 func (t *Tracker) Running(xids []uint64) {
-	t.running = make(map[uint64]bool, len(xids))
+	t.running = make(map[uint64]uint64, len(xids))
 	for _, x := range xids {
-		t.running[x] = true
+		t.running[x] = 0
 	}
 }
 
@@ -65,7 +69,15 @@ func (t *Tracker) Shown(c *Commit) {
 }
 
 // Waiting returns how many transactions are waited for, as Running tells.
-func (t *Tracker) Waiting() int { return len(t.running) }
+func (t *Tracker) Waiting() int {
+	n := 0
+	for _, proven := range t.running {
+		if proven == 0 {
+			n++
+		}
+	}
+	return n
+}
 
 // Stale says that more commits came by than a tracker holds: a new one must take its place.
 func (t *Tracker) Stale() bool { return t.stale }
@@ -92,21 +104,44 @@ func (t *Tracker) Begin(c Commit) {
 	}
 }
 
-// Changed notes that the commit changed the row with a key, given framed.
-func (t *Tracker) Changed(key []byte) {
+// Changed notes that the commit changed the row with a key, given framed, and that the log
+// has all of the new row, or that there is none.
+func (t *Tracker) Changed(key []byte) { t.changed(key, false) }
+
+// ChangedPart is Changed where the log has only a part of the new row (PostgreSQL: a TOASTed
+// value that was left alone is not in it).
+func (t *Tracker) ChangedPart(key []byte) { t.changed(key, true) }
+
+func (t *Tracker) changed(key []byte, part bool) {
 	for _, w := range t.armed {
-		if !w.skip {
-			w.rows.Drop(key)
+		if !w.skip && w.rows.Drop(key) && part {
+			w.torn++
 		}
 	}
 	if len(t.reading) == 0 || t.open == nil {
 		return
 	}
-	if t.held += len(key); t.held > keyBytes {
-		t.doomReading()
+	if t.held+len(key) > keyBytes {
+		t.giveUpReading()
 		return
 	}
-	t.open.keys = append(binary.AppendUvarint(t.open.keys, uint64(len(key))), key...)
+	t.hold(key, part)
+}
+
+// hold notes a key for the commit that is open, after twice its length, and one more if the
+// log has a part of the row.
+func (t *Tracker) hold(key []byte, part bool) {
+	n := t.open
+	if k := len(t.spare); n.keys == nil && k > 0 {
+		n.keys, t.spare = t.spare[k-1], t.spare[:k-1]
+	}
+	head := uint64(len(key)) << 1
+	if part {
+		head |= 1
+	}
+	before := len(n.keys)
+	n.keys = append(binary.AppendUvarint(n.keys, head), key...)
+	t.held += len(n.keys) - before
 }
 
 // Truncated notes that the commit truncated the table.
@@ -135,9 +170,10 @@ func (t *Tracker) Version(name string) {
 func (t *Tracker) End() { t.open = nil }
 
 // Arm gives an open window its chunk, whose rows were written under a version of the table.
-// It returns false if the chunk is of no use and must be read again, in a new window.
+// It returns false if the chunk is of no use and must be read again, in a new window; so it
+// is if the window was closed in the meantime.
 func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
-	usable := !w.doomed && !t.stale && t.sawRunning(c.Seen)
+	usable := t.sawRunning(c.Seen) && !t.stale && slices.Contains(t.reading, w)
 	for _, n := range t.notes {
 		if c.Seen.Has(&n.commit) {
 			if !n.done {
@@ -148,7 +184,7 @@ func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
 		if n.after < w.number {
 			usable = false // shown before, and not seen: an old row may be among these
 		}
-		n.drop(c.Rows)
+		w.torn += n.drop(c.Rows)
 	}
 	t.reading = slices.DeleteFunc(t.reading, func(r *Window) bool { return r == w })
 	t.prune()
@@ -161,14 +197,20 @@ func (t *Tracker) Arm(w *Window, c *Chunk, version string) bool {
 	return true
 }
 
-// sawRunning says whether a chunk has seen all transactions that are waited for.
+// sawRunning says whether a chunk has seen all transactions that were in progress. One that
+// it has is not waited for any longer, but statements that began earlier may not have seen
+// it: prune forgets it.
 func (t *Tracker) sawRunning(seen Seen) bool {
-	for x := range t.running {
-		if seen.Has(&Commit{XID: x}) {
-			delete(t.running, x)
+	all := true
+	for x, proven := range t.running {
+		switch {
+		case !seen.Has(&Commit{XID: x}):
+			all = false
+		case proven == 0:
+			t.running[x] = t.opened
 		}
 	}
-	return len(t.running) == 0
+	return all
 }
 
 // Holds says whether the log began no other version of the table in the window.
@@ -182,23 +224,31 @@ func (t *Tracker) Close(w *Window) {
 	t.prune()
 }
 
-// drop drops the rows that the commit changed.
-func (n *note) drop(rows *Rows) {
+// Torn returns how many rows the chunk has lost to changes of which the log has only a part:
+// what they left alone is nowhere else. Before it is written, a chunk with such rows is read
+// again.
+func (w *Window) Torn() int { return w.torn }
+
+// drop drops the rows that the commit changed. It returns how many of them the log has only a
+// part of.
+func (n *note) drop(rows *Rows) (torn int) {
 	if n.all {
 		rows.DropAll()
 	}
 	for rest := n.keys; len(rest) > 0; {
-		size, at := binary.Uvarint(rest)
-		rows.Drop(rest[at : at+int(size)])
-		rest = rest[at+int(size):]
+		head, at := binary.Uvarint(rest)
+		end := at + int(head>>1)
+		if rows.Drop(rest[at:end]) && head&1 == 1 {
+			torn++
+		}
+		rest = rest[end:]
 	}
+	return torn
 }
 
-// doomReading gives up the chunks that are being read, and the keys noted for them.
-func (t *Tracker) doomReading() {
-	for _, w := range t.reading {
-		w.doomed = true
-	}
+// giveUpReading gives up the chunks that are being read, and the keys noted for them.
+func (t *Tracker) giveUpReading() {
+	clear(t.reading)
 	t.reading = t.reading[:0]
 	t.forgetKeys(t.opened + 1)
 }
@@ -206,43 +256,56 @@ func (t *Tracker) doomReading() {
 // giveUp gives up everything that rests on notes.
 func (t *Tracker) giveUp() {
 	t.stale = true
-	t.doomReading()
+	t.giveUpReading()
+	clear(t.notes)
 	t.notes = t.notes[:0]
 }
 
 // prune gives up what no window needs: keys of commits before the first window that is
 // reading, and commits that every further statement sees. That holds for a commit that a
-// seen-set has once the windows that were open then are armed or closed.
+// seen-set has once the windows that were open then are armed or closed, since all
+// statements ask the same server.
 func (t *Tracker) prune() {
 	first := t.opened + 1
 	if len(t.reading) > 0 {
 		first = t.reading[0].number
 	}
 	t.forgetKeys(first)
-	kept := t.notes[:0]
+	left := t.notes[:0]
 	for _, n := range t.notes {
 		if n.done && n.proven < first && n != t.open {
-			t.free = append(t.free, n)
+			if len(t.free) < kept {
+				t.free = append(t.free, n)
+			}
 			continue
 		}
-		kept = append(kept, n)
+		left = append(left, n)
 	}
-	clear(t.notes[len(kept):])
-	t.notes = kept
+	clear(t.notes[len(left):])
+	t.notes = left
+	maps.DeleteFunc(t.running, func(_, proven uint64) bool { return proven > 0 && proven < first })
 }
 
 // forgetKeys gives up the keys of commits that came before the window with a number.
 func (t *Tracker) forgetKeys(number uint64) {
 	t.held = 0
 	for _, n := range t.notes {
-		if n.after < number {
-			n.keys = n.keys[:0]
+		if n.after >= number {
+			t.held += len(n.keys)
+			continue
 		}
-		t.held += len(n.keys)
+		if c := cap(n.keys); c > 0 && c <= keptBytes && len(t.spare) < kept {
+			t.spare = append(t.spare, n.keys[:0])
+		}
+		n.keys = nil
 	}
 }
 
-const keptNotes = 64
+// What a tracker keeps to be used again: how many notes and key buffers, and of what size.
+const (
+	kept      = 64
+	keptBytes = 16 << 10
+)
 
 func (t *Tracker) newNote() *note {
 	k := len(t.free)
@@ -250,7 +313,7 @@ func (t *Tracker) newNote() *note {
 		return &note{}
 	}
 	n := t.free[k-1]
-	t.free = t.free[:min(k-1, keptNotes)]
-	*n = note{keys: n.keys[:0]}
+	t.free = t.free[:k-1]
+	*n = note{}
 	return n
 }
