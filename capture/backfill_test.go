@@ -156,7 +156,7 @@ func (c *testCluster) checkTopic(t *testing.T, topic string, want []fakeRow) (re
 			if r.Value != nil {
 				op = c.op(t, r.Value, mark)
 			}
-			if (op == 'r') != (mark.Flags&stream.FlagBackfill != 0) {
+			if read := mark.Flags&stream.FlagBackfill != 0; op == 'r' && !read || read && op != 'r' && op != 't' {
 				return fmt.Errorf("%c has flags %d", op, mark.Flags)
 			}
 			switch op {
@@ -473,6 +473,40 @@ func TestBackfillOfTablesThatJoin(t *testing.T) {
 			return err == nil && len(list) >= 3 && allEnded(t, &cfg)()
 		})
 		c.checkAll(t, log)
+	})
+}
+
+// A log that is lost is answered by a new epoch in which the tables are read anew, where that
+// was chosen; what the lost part did is made good.
+func TestSnapshotWhenNeeded(t *testing.T) {
+	modes(t, func(t *testing.T, transactional bool, c *testCluster) {
+		rnd := rand.New(rand.NewPCG(81, 1))
+		log, n := newFakeLog(), 0
+		log.addVersions(rnd, &n, 50)
+		cfg := c.config(log, transactional)
+		cfg.Snapshot = SnapshotInitial
+		load := func(ctx context.Context) { log.writeLoad(ctx, rnd, &n, true) }
+		runWhile(t, cfg, log, load, allEnded(t, &cfg))
+		for _, lose := range []func(){
+			func() { log.ready = false },
+			func() { log.lost = stopf("drop it", "the slot was invalidated") },
+			func() { log.confirmed = Position{Offset: log.endLocked().Offset + 1} },
+		} {
+			log.addVersions(rnd, &n, 30) // nobody sees these
+			lose()
+			cfg.Snapshot = SnapshotInitial
+			if err := Run(t.Context(), cfg); !IsFatal(err) || !strings.Contains(HintOf(err), "when_needed") {
+				t.Fatalf("got %v, %q", err, HintOf(err))
+			}
+			cfg.Snapshot = SnapshotNeeded
+			s := loadTestState(t, c, &cfg)
+			epoch := s.newest().Epoch
+			runWhile(t, cfg, log, load, func() bool {
+				s, err := loadState(t.Context(), &cfg)
+				return err == nil && s.newest().Epoch == epoch+1 && s.newest().Snapshot == snapshotDone && allEnded(t, &cfg)()
+			})
+			c.checkAll(t, log)
+		}
 	})
 }
 

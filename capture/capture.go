@@ -30,6 +30,7 @@ func (p Position) Compare(q Position) int {
 type LogInfo struct {
 	Identity string   // which log this is, as stable text: system identifier, slot name
 	Ready    bool     // everything the log needs (publication, slot) exists
+	Lost     error    // it exists, but the log cannot be read any more, and why (PostgreSQL: the slot was invalidated); Ready is false
 	Lowest   Position // PostgreSQL: the slot's confirmed_flush_lsn; a start before it is not possible
 	Highest  Position // what the log holds by now; a start after it means that the log was rewound
 	Timeline uint32   // PostgreSQL: the server's timeline; 0: the log has none

@@ -61,6 +61,15 @@ func stopf(hint, format string, args ...any) error {
 	return &stop{err: fmt.Errorf(format, args...), hint: hint}
 }
 
+// logLost says that the database no longer has what follows the capture's position. Changes
+// are gone; the tables can be read anew.
+type logLost struct{ stop }
+
+func lostLog(format string, args ...any) error {
+	return &logLost{stop{err: fmt.Errorf(format, args...),
+		hint: "changes since then are not in the topics: set snapshot: when_needed, to read the tables anew in a new epoch"}}
+}
+
 const wayOn = "nothing was written since; compare the target with the source, then start over with a new capture name, slot and topic prefix"
 
 // contradiction says that the end of a partition cannot come from the log that is read.

@@ -35,6 +35,7 @@ type fakeLog struct {
 	failAt    func() bool // asked before each event: end the run with errFake
 	prepared  int         // how many of txs were there when the log was prepared
 	head      uint64      // the log goes on to here, with nothing for us
+	lost      error       // why it cannot be read any more
 	keyless   bool        // its tables have no key as far as Tables says
 	hidden    int         // the last transactions are in the log, and not yet visible
 	seen      int         // how many readers have seen so far
@@ -121,7 +122,7 @@ func (s *fakeSource) Inspect(context.Context) (LogInfo, error) {
 	end := s.log.end()
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	return LogInfo{Identity: s.log.identity, Ready: s.log.ready, Lowest: s.log.confirmed, Highest: end, Timeline: s.log.timeline, Forks: s.log.forks}, nil
+	return LogInfo{Identity: s.log.identity, Ready: s.log.ready && s.log.lost == nil, Lost: s.log.lost, Lowest: s.log.confirmed, Highest: end, Timeline: s.log.timeline, Forks: s.log.forks}, nil
 }
 
 // Prepare begins at the log's start, or with a snapshot at its end.
@@ -140,7 +141,7 @@ func (s *fakeSource) Prepare(_ context.Context, snapshot bool) (Position, error)
 func (s *fakeSource) Discard(context.Context) error {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
-	s.log.ready = false
+	s.log.ready, s.log.lost = false, nil
 	return nil
 }
 

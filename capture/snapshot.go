@@ -23,7 +23,7 @@ func newSnapshot(ctx context.Context, cfg *Config, src Source, info LogInfo, s *
 	st := start{from: positionState{Epoch: 1, Identity: info.Identity, Timeline: info.Timeline, Snapshot: snapshotRunning}}
 	if was := s.newest(); was != nil {
 		st.maxG, st.from.Epoch = was.G, was.Epoch+1
-		cfg.Log.Warn("the snapshot was interrupted and begins anew", "epoch", st.from.Epoch)
+		cfg.Log.Warn("the tables are read anew", "epoch", st.from.Epoch)
 	}
 	for _, t := range tails {
 		st.from.Epoch = max(st.from.Epoch, t.place.Epoch+1)
@@ -33,7 +33,7 @@ func newSnapshot(ctx context.Context, cfg *Config, src Source, info LogInfo, s *
 	if err := p.writePositions(ctx); err != nil {
 		return nil, err
 	}
-	if info.Ready {
+	if info.Ready || info.Lost != nil {
 		if err := src.Discard(ctx); err != nil {
 			return nil, err
 		}

@@ -30,7 +30,7 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLog(cfg, s, info); err != nil {
+	if err := checkLog(cfg, s, info); err != nil && !anew(cfg, err) {
 		return nil, err // a misconfigured copy must not fence the one that runs
 	}
 	prod, err := own(ctx, cfg)
@@ -46,16 +46,28 @@ func begin(ctx context.Context, cfg *Config, src Source) (*pipeline, error) {
 	if info, err = src.Inspect(ctx); err != nil {
 		return nil, err
 	}
-	if err := checkLog(cfg, s, info); err != nil {
-		return nil, err
-	}
+	var p *pipeline
+	err = checkLog(cfg, s, info)
 	switch {
+	case err != nil:
 	case s.empty():
 		return firstStart(ctx, cfg, src, info, s, prod)
 	case s.newest().Snapshot == snapshotRunning:
 		return newSnapshot(ctx, cfg, src, info, s, prod)
+	default:
+		p, err = resume(ctx, cfg, src, info, s, prod)
 	}
-	return resume(ctx, cfg, src, info, s, prod)
+	if anew(cfg, err) {
+		cfg.Log.Warn("the log is lost: the tables are read anew, in a new epoch", "error", err)
+		return newSnapshot(ctx, cfg, src, info, s, prod)
+	}
+	return p, err
+}
+
+// anew says whether an error is answered by reading the tables anew.
+func anew(cfg *Config, err error) bool {
+	var lost *logLost
+	return cfg.Snapshot == SnapshotNeeded && errors.As(err, &lost)
 }
 
 // makeStateTopic makes the capture's state topic, compacted and with one partition.
@@ -116,6 +128,9 @@ func settle(ctx context.Context, cfg *Config, s *state, prod *stream.Producer) e
 // checkLog compares the log with what the state says of it.
 func checkLog(cfg *Config, s *state, info LogInfo) error {
 	was := s.newest()
+	if was == nil && info.Lost != nil {
+		return info.Lost
+	}
 	if was == nil && cfg.Snapshot.reads() && info.Ready {
 		return stopf("drop the slot, if nobody else reads it, so that the capture makes its own; or set snapshot: never, to read from the slot's position on without the rows before",
 			"the slot was there before the capture: a snapshot of the tables cannot be tied to it")
@@ -127,9 +142,12 @@ func checkLog(cfg *Config, s *state, info LogInfo) error {
 		return stopf("if the database was replaced or restored, start over with a new capture name and topic prefix, so that nothing is mixed up",
 			"the state belongs to another log: it says %q, the database says %q", was.Identity, info.Identity)
 	}
-	if !info.Ready && was.Snapshot != snapshotRunning {
-		return stopf("changes since then may be gone from the log: compare the target with the source, then start over with a new capture name and topic prefix",
-			"the slot or publication that this capture had read to %d is gone", was.Position.Offset)
+	switch running := was.Snapshot == snapshotRunning; {
+	case running:
+	case info.Lost != nil:
+		return lostLog("%w", info.Lost)
+	case !info.Ready:
+		return lostLog("the slot or publication that this capture had read to %d is gone", was.Position.Offset)
 	}
 	return checkTimeline(s, nil, &info)
 }
@@ -264,8 +282,7 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 // position itself.
 func checkReach(from positionState, info LogInfo) error {
 	if from.Position.Compare(info.Lowest) < 0 {
-		return stopf("the slot was advanced or made anew by somebody else; changes in between are not in the topics: compare the target with the source, then start over with a new capture name and topic prefix",
-			"the log can be read from %d only, but the topics end at %d", info.Lowest.Offset, from.Position.Offset)
+		return lostLog("the slot was advanced or made anew by somebody else: the log can be read from %d only, but the topics end at %d", info.Lowest.Offset, from.Position.Offset)
 	}
 	if from.Position.Compare(info.Highest) > 0 {
 		return stopf("the database was restored to an earlier time, or it is another server; the topics hold changes that it does not: start over with a new capture name and topic prefix",

@@ -42,7 +42,8 @@ func (a *app) newPipeline(c *config.Capture) *pipeline {
 				Registry:      a.registry.Client,
 				Source:        func() (capture.Source, error) { return postgres.New(source) },
 				Transactional: a.broker.transactional(),
-				Snapshot:      c.Snapshot == config.SnapshotInitial,
+				Snapshot:      capture.SnapshotMode(c.Snapshot),
+				Backfill:      capture.BackfillConfig{Readers: c.Backfill.Readers, Rate: c.Backfill.Rate},
 				Topics:        topics(c.Topics),
 				Codec:         codec,
 				Monitor:       p.monitor,
@@ -65,7 +66,7 @@ func (p *pipeline) status() httpapi.Capture {
 		Name: p.cfg.Name, Prefix: p.cfg.Prefix,
 		State: snap.state, Since: snap.since, Restarts: snap.restarts, RetryAt: snap.retryAt,
 		Position: positionText(seen.Position), Lag: seen.Lag, LastEvent: seen.LastEvent,
-		Events: seen.Events, Error: snap.problem(),
+		Events: seen.Events, Error: snap.problem(), Backfills: p.monitor.Backfills(),
 	}
 	if snap.state == httpapi.Running {
 		out.Since = seen.Since

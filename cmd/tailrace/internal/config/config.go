@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/capture/postgres"
 	"github.com/tailrace/tailrace/sinks"
 	"github.com/tailrace/tailrace/sinks/webhook"
@@ -79,7 +80,8 @@ type Capture struct {
 	Name            string    `yaml:"name" jsonschema:"required" jsonschema_description:"Name of the capture; its state topic and its transactional id carry it."`
 	Prefix          string    `yaml:"prefix" jsonschema_description:"First part of its topics' names. Default: the name."`
 	Postgres        *Postgres `yaml:"postgres" jsonschema:"required" jsonschema_description:"The PostgreSQL server whose log is read."`
-	Snapshot        string    `yaml:"snapshot" jsonschema:"enum=initial,enum=never" jsonschema_description:"initial: the first start reads the tables before it reads the log. never: only what changes from then on. Default: initial."`
+	Snapshot        string    `yaml:"snapshot" jsonschema:"enum=initial,enum=never,enum=when_needed" jsonschema_description:"initial: the rows that tables have are read too, at the first start and of tables that join later. never: only what changes from then on. when_needed: as initial, and anew, in a new epoch, when the log is lost. Default: initial."`
+	Backfill        Backfill  `yaml:"backfill" jsonschema_description:"Bounds of reading the rows that tables have, beside the log."`
 	Topics          Topics    `yaml:"topics" jsonschema_description:"How its topics are created."`
 	Compression     string    `yaml:"compression" jsonschema:"enum=none,enum=gzip,enum=snappy,enum=lz4,enum=zstd" jsonschema_description:"Codec of record batches. Default: lz4."`
 	Unrepresentable string    `yaml:"unrepresentable" jsonschema:"enum=stop,enum=null" jsonschema_description:"What becomes of a value that the type cannot hold (numeric NaN): stop the capture, or null in a nullable column. Default: stop."`
@@ -92,6 +94,12 @@ type Postgres struct {
 	Publication       string   `yaml:"publication" jsonschema_description:"Publication; created if missing. Default: the slot's name."`
 	CreatePublication *bool    `yaml:"create_publication" jsonschema_description:"Create the publication and keep its tables as tables says; the user must own them. Otherwise the publication must exist. Default: true."`
 	Tables            []string `yaml:"tables" jsonschema_description:"schema.table, with * for any characters. Default: every table."`
+}
+
+// Backfill bounds what reading tables beside the log takes.
+type Backfill struct {
+	Readers int `yaml:"readers" jsonschema:"minimum=1,maximum=64" jsonschema_description:"Connections that read at the same time. Default: 2."`
+	Rate    int `yaml:"rate" jsonschema:"minimum=1" jsonschema_description:"Rows a second that each backfill reads at most. Default: no limit."`
 }
 
 // Topics is how a capture's topics are created.
@@ -142,7 +150,9 @@ const (
 	DefaultMinFree        = Size(256 << 20)
 	DefaultPartitions     = 4
 
-	SnapshotInitial = "initial" // of Capture.Snapshot
+	DefaultReaders = 2
+
+	SnapshotInitial = string(capture.SnapshotInitial) // of Capture.Snapshot
 )
 
 // fill sets what the file left out.
@@ -172,6 +182,7 @@ func (c *Capture) fill(embedded bool) {
 	c.Prefix = or(c.Prefix, c.Name)
 	c.Compression = or(c.Compression, "lz4")
 	c.Snapshot = or(c.Snapshot, SnapshotInitial)
+	c.Backfill.Readers = or(c.Backfill.Readers, DefaultReaders)
 	c.Unrepresentable = or(c.Unrepresentable, "stop")
 	c.Topics.Partitions = or(c.Topics.Partitions, DefaultPartitions)
 	if embedded {

@@ -1,6 +1,10 @@
 package httpapi
 
-import "time"
+import (
+	"time"
+
+	"github.com/tailrace/tailrace/capture"
+)
 
 // Status is the answer of /status.
 type Status struct {
@@ -55,6 +59,8 @@ type Capture struct {
 	LastEvent *time.Time        `json:"last_event,omitempty"` // commit time of the last change written
 	Events    map[string]uint64 `json:"events"`               // changes written since the process began, by operation
 	Error     *Problem          `json:"error,omitempty"`      // the last one; stays until a run is healthy again
+
+	Backfills []capture.Backfill `json:"backfills,omitempty"` // those that have not ended, or have failed
 }
 
 // Sink is one sink's part of the status.
