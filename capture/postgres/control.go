@@ -128,7 +128,7 @@ func (s *stream) announce() error {
 	s.txID = strconv.AppendUint(s.txID[:0], uint64(s.xid), 10)
 	s.txID = strconv.AppendUint(append(s.txID, ':'), s.finalLSN, 10)
 	s.announced = true
-	return s.out.Begin(&capture.Tx{Pos: s.finalLSN, ID: view(s.txID), CommitTime: s.commitTime})
+	return s.out.Begin(&capture.Tx{Pos: s.finalLSN, ID: view(s.txID), XID: uint64(s.xid), CommitTime: s.commitTime})
 }
 
 // commit reads 'C' Int8 flags · Int64 commit LSN · Int64 end LSN · Int64 commit time.
@@ -209,9 +209,7 @@ func (s *stream) relation(m []byte) error {
 
 // describe has the Emitter take the version of a relation, and makes the plan for it.
 func (s *stream) describe(ctx context.Context, rel *relation) error {
-	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash()}
-	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return s.describeTable(ctx, rel) }
-	route, err := s.out.Table(ctx, v)
+	route, err := s.out.Table(ctx, rel.version(s.describeTable))
 	if err != nil {
 		return err
 	}
@@ -220,6 +218,13 @@ func (s *stream) describe(ctx context.Context, rel *relation) error {
 		return stop("", "make the plan of table %s: %w", rel, err)
 	}
 	return nil
+}
+
+// version returns what an Emitter is told of a relation.
+func (rel *relation) version(describe func(context.Context, *relation) (*schemas.Table, error)) *capture.TableVersion {
+	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash(), Log: rel.logHash()}
+	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return describe(ctx, rel) }
+	return v
 }
 
 // truncate reads 'T' Int32 number of relations · Int8 options · Int32 relation ids.

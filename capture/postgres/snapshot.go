@@ -78,7 +78,7 @@ func (s *Source) openReaders(ctx context.Context, e *export, n int, full chan<- 
 
 // lockTables lists and describes the tables, and keeps their definitions as they are.
 func (s *Source) lockTables(ctx context.Context, r *reader) ([]*readTable, error) {
-	tables, err := s.tablesToRead(ctx, r.sql)
+	tables, err := s.tablesToRead(ctx, r.sql, tableName{})
 	if err == nil {
 		err = s.refuseUnreadable(tables)
 	}

@@ -136,9 +136,9 @@ func (t *readTable) readError(err error) error {
 	err = fmt.Errorf("read table %s: %w", t, err)
 	switch sqlState(err) {
 	case stateNoPrivilege:
-		return &Error{err, "the user needs SELECT on the table, and EXECUTE on the functions of the publication's row filter; and if the table has row-level security, BYPASSRLS", true, codeEnvironment}
+		return &Error{err, hintSelect, true, codeEnvironment}
 	case stateUntranslatable:
-		return &Error{err, "a value has no form in UTF-8; correct the row, or leave the table out of the publication", true, codeRuntime}
+		return &Error{err, hintUntranslatable, true, codeRuntime}
 	}
 	return err
 }
