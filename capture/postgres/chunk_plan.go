@@ -138,10 +138,10 @@ func isOfRequest(state string) bool {
 		return false
 	}
 	switch state[:2] {
-	case "0A", "21", "22", "25", "2F", "38", "39", "42", "44", "P0":
+	case "0A", "21", "22", "2F", "38", "39", "42", "44", "P0":
 		return true
 	}
-	return false
+	return state == stateReadOnly // the condition would write
 }
 
 // split returns n ranges of about the same size, or fewer.

@@ -71,6 +71,7 @@ const (
 	stateUntranslatable   = "22P05"
 	stateUndefinedTable   = "42P01"
 	stateUndefinedSchema  = "3F000"
+	stateReadOnly         = "25006"
 	stateWrongObject      = "42809"
 	stateFeatureNotForSrv = "0A000"
 )
