@@ -38,6 +38,11 @@ type stream struct {
 	lastCommit uint64 // end of the last commit
 	txID       []byte
 
+	awaiting bool             // somebody waits for more of the log than was read
+	patience func(short bool) // tells the reader how long to wait for input
+	askedAt  int64            // when the server was asked how far it is, as now
+	idleAt   int64            // when the Emitter was last told that nothing is in flight, as now
+
 	pos   uint64 // up to which the log has been read, outside transactions
 	told  uint64 // the pos that the Emitter knows
 	asked bool   // the server wants to hear what is durable
@@ -179,7 +184,8 @@ func (s *stream) keepalive(ctx context.Context, end uint64, asked bool) error {
 // idle tells the Emitter that nothing is in flight.
 func (s *stream) idle(ctx context.Context) error {
 	asked := s.asked
-	s.asked, s.told = false, s.pos
+	s.asked, s.told, s.idleAt = false, s.pos, s.now
+	s.src.wake.idle.Store(false)
 	err := s.out.Idle(ctx, capture.Position{Offset: s.pos}, asked)
 	// An answer that says less than the server waits for makes it ask again at once; so
 	// it is given now only if there is nothing to wait for. Confirm gives it otherwise.

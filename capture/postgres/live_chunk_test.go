@@ -200,7 +200,9 @@ func testChunkKeys(t *testing.T, server *testenv.Postgres) {
 			l.exec(fmt.Sprintf("INSERT INTO k_%s VALUES (%s, 'x')", c.name, row))
 			total++
 		}
-		l.exec("ANALYZE k_" + c.name)
+		if c.name != "onechar" { // PostgreSQL 18.0 cannot plan a comparison of "char" for which it has statistics
+			l.exec("ANALYZE k_" + c.name)
+		}
 	}
 	l.wait("all rows from the log", func() bool {
 		n := 0
@@ -223,5 +225,159 @@ func testChunkKeys(t *testing.T, server *testenv.Postgres) {
 				t.Errorf("%s: %d chunks of %d, want %d", c.name, n, limit, want)
 			}
 		}
+	}
+}
+
+// rows reads a table, chunk by chunk, and returns its rows as the log's lines show them.
+func (c *chunks) lines(table string, limit int) []string {
+	c.live.t.Helper()
+	r := c.mustPlan(table)
+	r.Limit = limit
+	var lines []string
+	for {
+		chunk := c.mustRead(r)
+		for k, v := range chunk.Rows.All() {
+			lines = append(lines, c.routes.show(&capture.Change{Route: c.version.Route, Op: 'r', Key: k, Value: v}))
+		}
+		if chunk.Whole {
+			return lines
+		}
+		r.Range.After = chunk.Last
+	}
+}
+
+// Each value of each type gives the same bytes by chunks, by the snapshot of tables without
+// a key, and by the log, under the same version.
+func TestLiveReadBytes(t *testing.T) {
+	for _, version := range []int{14, 15, 16, 17, 18} {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			server := testenv.SharedPostgres(t)
+			if version != 15 {
+				t.Parallel()
+				server = testenv.NewPostgres(t, testenv.PGOptions{Version: version})
+			}
+			testReadBytes(t, server)
+		})
+	}
+}
+
+func testReadBytes(t *testing.T, server *testenv.Postgres) {
+	l := newLive(t, server, typeSetup...)
+	columns, values := "id int PRIMARY KEY", "1"
+	for i, c := range typeCases {
+		columns += fmt.Sprintf(", \"V%d\" %s", i, c.typ)
+		values += ", " + c.value
+	}
+	l.exec("CREATE TABLE wide ("+columns+")", "INSERT INTO wide VALUES ("+values+")", "INSERT INTO wide (id) VALUES (2)",
+		"CREATE TABLE keyless AS TABLE wide", "ALTER TABLE keyless REPLICA IDENTITY FULL")
+	// Keys of each kind, columns that the log leaves out, hostile names.
+	l.exec(`CREATE TABLE "a.""b\" (x text NOT NULL, gone int, "Select" text, g int GENERATED ALWAYS AS (y * 2) STORED, y int, PRIMARY KEY (y, x))`,
+		`ALTER TABLE "a.""b\" DROP COLUMN gone`,
+		`INSERT INTO "a.""b\" VALUES (E'back\\slash\ttab\nline\r\b\f\v\\N', E'\\N', DEFAULT, 3)`,
+		"CREATE TABLE byindex (a int, b int NOT NULL, c text NOT NULL)", "CREATE UNIQUE INDEX byindex_u ON byindex (c, b)",
+		"ALTER TABLE byindex REPLICA IDENTITY USING INDEX byindex_u", "INSERT INTO byindex VALUES (NULL, 1, '')",
+		"CREATE TABLE whole (a int, b text)", "ALTER TABLE whole REPLICA IDENTITY FULL", `INSERT INTO whole VALUES (1, E'\\.')`,
+		"CREATE TABLE including (a int, b int, PRIMARY KEY (a) INCLUDE (b))", "INSERT INTO including VALUES (1, 2)",
+		"CREATE TABLE deferred (a int PRIMARY KEY DEFERRABLE, b int)", "ALTER TABLE deferred REPLICA IDENTITY FULL", "INSERT INTO deferred VALUES (1, 2)",
+		"CREATE TABLE parent (a int PRIMARY KEY)", "CREATE TABLE child (b int, PRIMARY KEY (a)) INHERITS (parent)", "INSERT INTO child VALUES (1, 2)", "INSERT INTO parent VALUES (3)",
+		"CREATE TABLE parts (a int PRIMARY KEY, b text) PARTITION BY RANGE (a)", "CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+		"CREATE TABLE parts2 PARTITION OF parts FOR VALUES FROM (10) TO (20)", "INSERT INTO parts VALUES (1, 'one'), (11, 'eleven')")
+	row := func(table string, key, value []byte) string {
+		if key != nil {
+			key = key[schemas.FrameSize:]
+		}
+		return table + " " + string(key) + " " + after(t, value)
+	}
+	var read, logged []string
+	l.rec.quiet = true
+	l.rec.onRaw = func(c *capture.Change) {
+		switch c.Op {
+		case 'r':
+			read = append(read, row(c.Route.Table.Name, c.Key, c.Value))
+		case 'c':
+			logged = append(logged, row(c.Route.Table.Name, c.Key, c.Value))
+		}
+	}
+	l.rec.sameRoutes = true
+	l.snapshot(false, nil)
+	cs := newChunks(l)
+	for _, table := range []string{"wide", `a."b\`, "byindex", "including", "deferred", "parent", "child", "parts1", "parts2"} {
+		r := cs.mustPlan("public." + table)
+		r.Limit = 1
+		for {
+			chunk := cs.mustRead(r)
+			for k, v := range chunk.Rows.All() {
+				read = append(read, row(table, k, v))
+			}
+			if chunk.Whole {
+				break
+			}
+			r.Range.After = chunk.Last
+		}
+	}
+	for _, table := range []string{"wide", "keyless", `"a.""b\"`, "byindex", "whole", "including", "deferred", "parent", "child", "parts"} {
+		only := "ONLY "
+		if table == "parts" {
+			only = ""
+		}
+		l.exec(fmt.Sprintf("CREATE TEMP TABLE keep AS SELECT * FROM %s%s", only, table))
+		if table == `"a.""b\"` {
+			l.exec("ALTER TABLE keep DROP COLUMN g", `DELETE FROM "a.""b\"`, `INSERT INTO "a.""b\" (x, "Select", y) SELECT * FROM keep`)
+		} else {
+			l.exec("DELETE FROM "+only+table, "INSERT INTO "+table+" SELECT * FROM keep")
+		}
+		l.exec("DROP TABLE keep")
+	}
+	l.wait("as many rows from the log", func() bool { return len(logged) >= len(read) })
+	l.stop()
+	slices.Sort(read)
+	slices.Sort(logged)
+	if len(read) != 13 || !slices.Equal(read, logged) {
+		t.Errorf("%d rows read\n%.3000q\n%d in the log\n%.3000q", len(read), read, len(logged), logged)
+	}
+	for _, h := range cs.routes.hashes {
+		if !slices.Contains(l.rec.hashes, h) {
+			t.Error("chunks have a version that the log does not have")
+		}
+	}
+}
+
+// Partitions under their root's name, row filters and column lists: as the log has them.
+func TestLiveChunkPublication(t *testing.T) {
+	l := newLive(t, testenv.SharedPostgres(t),
+		"CREATE TABLE parts (a int PRIMARY KEY, b text) PARTITION BY RANGE (a)", "CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+		"CREATE TABLE parts2 PARTITION OF parts FOR VALUES FROM (10) TO (20)", "INSERT INTO parts VALUES (1, 'one'), (11, 'eleven')",
+		"CREATE TABLE chosen (id int PRIMARY KEY, secret text, note text)", "INSERT INTO chosen SELECT i, 's', 'n' FROM generate_series(1, 20) i",
+		"CREATE TABLE other (id int PRIMARY KEY)", "INSERT INTO other VALUES (1)")
+	l.exec("CREATE PUBLICATION " + quoteIdent(l.cfg.Publication) + " FOR TABLE parts, parts1, chosen (id, note) WHERE (id > 15 AND id % 2 = 0) WITH (publish_via_partition_root = true)")
+	l.cfg.CreatePublication = false
+	l.start()
+	l.exec("UPDATE parts SET b = b", "UPDATE chosen SET note = 'n'", "INSERT INTO parts VALUES (2, 'two')")
+	l.until("c public.parts", `"two"`)
+	l.exec("DELETE FROM parts WHERE a = 2")
+	cs := newChunks(l)
+	var got []string
+	for _, line := range slices.Concat(cs.lines("public.parts", 1), cs.lines("public.chosen", 3)) {
+		line, _, _ = strings.Cut(line, " lsn=")
+		got = append(got, line)
+	}
+	want := []string{
+		`r public.parts key={"a":1} before=null after={"a":1,"b":"one"}`,
+		`r public.parts key={"a":11} before=null after={"a":11,"b":"eleven"}`,
+		`r public.chosen key={"id":16} before=null after={"id":16,"note":"n"}`,
+		`r public.chosen key={"id":18} before=null after={"id":18,"note":"n"}`,
+		`r public.chosen key={"id":20} before=null after={"id":20,"note":"n"}`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+	for _, h := range cs.routes.hashes {
+		if !slices.Contains(l.rec.hashes, h) {
+			t.Errorf("a version that the log does not have: it has %d", len(l.rec.hashes))
+		}
+	}
+	for table, words := range map[string]string{"parts1": "not published under its own name", "other": "is not in publication", "absent": "there is no table public.absent"} {
+		_, err := cs.plan("public." + table)
+		wantStop(t, err, words, "")
 	}
 }

@@ -76,17 +76,20 @@ func (s *Source) tablesToRead(ctx context.Context, sql *pgx.Conn, only tableName
 	return tables, nil
 }
 
-// checkReadable sees that all tables may be read, before anything is made.
-func (s *Source) checkReadable(ctx context.Context) error {
+// keyless says that the table cannot be read in chunks.
+func (t *readTable) keyless() bool { return !t.keyed }
+
+// checkReadable lists the tables and sees that all may be read, before anything is made.
+func (s *Source) checkReadable(ctx context.Context) ([]*readTable, error) {
 	sql, err := s.catalog.connect(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tables, err := s.tablesToRead(ctx, sql, tableName{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.refuseUnreadable(tables)
+	return tables, s.refuseUnreadable(tables)
 }
 
 func (s *Source) refuseUnreadable(tables []*readTable) error {
