@@ -35,6 +35,10 @@ type SourceTx struct {
 	// Snapshot: no transaction, but rows as a snapshot has them: snapshot is true, txId
 	// null, and CommitMicros the time of the snapshot.
 	Snapshot bool
+	// Incremental: the same for rows that were read beside the log, in chunks: snapshot is
+	// incremental, CommitMicros the time of the reading transaction, and as Debezium has it
+	// txId, lsn, xmin and sequence are null.
+	Incremental bool
 }
 
 // SourceTable is a table's part of the source block, made once for each table.
@@ -48,14 +52,16 @@ func NewSourceTable(schema, table string) SourceTable {
 // SourceWriter writes the source block of PostgreSQL. What is the same for all rows, or
 // all rows of a transaction, is encoded once. It is not safe for concurrent use.
 type SourceWriter struct {
-	start    []byte // version, connector, name
-	live     []byte // snapshot (false), db, branch of sequence
-	snapshot []byte // the same with true
+	start       []byte // version, connector, name
+	live        []byte // snapshot (false), db, branch of sequence
+	snapshot    []byte // the same with true
+	incremental []byte // the same with incremental, and the branch for none
 
 	head     []byte // start, ts_ms, snapshot: up to the length of sequence
 	sequence []byte // text of sequence up to the second LSN
 	times    []byte // ts_us, ts_ns
 	txID     []byte
+	unplaced bool // no sequence and no LSN
 }
 
 // sourceEnd: xmin, origin and origin_lsn are null.
@@ -65,10 +71,11 @@ var sourceEnd = []byte{branchNull, branchNull, branchNull}
 func NewSourceWriter(c SourceConfig) *SourceWriter {
 	w := &SourceWriter{}
 	w.start = AppendString(AppendString(AppendString(nil, c.Version), c.Connector), c.Name)
-	middle := func(snapshot string) []byte {
-		return AppendUnion(AppendString(AppendString(AppendUnion(nil, 0), snapshot), c.Database), branchValue)
+	middle := func(snapshot string, sequence int64) []byte {
+		return AppendUnion(AppendString(AppendString(AppendUnion(nil, 0), snapshot), c.Database), sequence)
 	}
-	w.live, w.snapshot = middle("false"), middle("true")
+	w.live, w.snapshot = middle("false", branchValue), middle("true", branchValue)
+	w.incremental = middle("incremental", branchNull)
 	return w
 }
 
@@ -76,9 +83,13 @@ func NewSourceWriter(c SourceConfig) *SourceWriter {
 func (w *SourceWriter) SetTransaction(tx SourceTx) {
 	w.head = append(w.head[:0], w.start...)
 	w.head = AppendLong(w.head, floorDiv(tx.CommitMicros, 1000))
-	if tx.Snapshot {
+	w.unplaced = tx.Incremental
+	switch {
+	case tx.Incremental:
+		w.head = append(w.head, w.incremental...)
+	case tx.Snapshot:
 		w.head = append(w.head, w.snapshot...)
-	} else {
+	default:
 		w.head = append(w.head, w.live...)
 	}
 
@@ -90,15 +101,20 @@ func (w *SourceWriter) SetTransaction(tx SourceTx) {
 	}
 	w.times = AppendLong(AppendUnion(w.times[:0], branchValue), tx.CommitMicros)
 	w.times = AppendLong(AppendUnion(w.times, branchValue), tx.CommitMicros*1000)
-	if tx.Snapshot {
+	if tx.Snapshot || tx.Incremental {
 		w.txID = AppendUnion(w.txID[:0], branchNull)
 		return
 	}
 	w.txID = AppendLong(AppendUnion(w.txID[:0], branchValue), int64(tx.ID))
 }
 
-// Append appends the source block of a row of t that stands at lsn.
+// Append appends the source block of a row of t that stands at lsn. Rows that were read
+// beside the log stand nowhere in it.
 func (w *SourceWriter) Append(dst []byte, t SourceTable, lsn uint64) []byte {
+	if w.unplaced {
+		dst = append(append(append(append(dst, w.head...), w.times...), t...), w.txID...)
+		return append(AppendUnion(dst, branchNull), sourceEnd...)
+	}
 	var room [20]byte
 	digits := strconv.AppendUint(room[:0], lsn, 10)
 	dst = append(dst, w.head...)

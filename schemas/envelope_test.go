@@ -202,6 +202,36 @@ func TestSequence(t *testing.T) {
 	}
 }
 
+// Rows that were read beside the log have no place in it, and the next transaction has its
+// own again.
+func TestSourceIncremental(t *testing.T) {
+	schema, err := CompileSchema(postgresSource)
+	must(t, err)
+	w := NewSourceWriter(SourceConfig{Version: "1", Connector: "postgresql", Name: "n", Database: "d"})
+	tab := NewSourceTable("s", "t")
+	for _, tx := range []SourceTx{{Incremental: true, CommitMicros: 1_234_567}, {ID: 9, LastCommitLSN: 7, CommitMicros: 1_234_567}} {
+		w.SetTransaction(tx)
+		tape, err := schema.Decode(nil, w.Append(nil, tab, 5))
+		must(t, err)
+		field := func(name string) *Value { return &tape[FieldNamed(tape, 0, name)] }
+		for _, name := range []string{"sequence", "txId", "lsn"} {
+			if got := field(name).IsNull(); got != tx.Incremental {
+				t.Errorf("%+v: %s is null: %t", tx, name, got)
+			}
+		}
+		want := "false"
+		if tx.Incremental {
+			want = "incremental"
+		}
+		if got := string(field("snapshot").Bytes); got != want {
+			t.Errorf("snapshot %q, want %q", got, want)
+		}
+		if field("ts_ms").Int() != 1234 || field("ts_us").Int() != 1_234_567 || string(field("table").Bytes) != "t" {
+			t.Errorf("%+v: ts_ms %d, ts_us %d, table %s", tx, field("ts_ms").Int(), field("ts_us").Int(), field("table").Bytes)
+		}
+	}
+}
+
 // Several tables share one writer.
 func TestSourceWriterTables(t *testing.T) {
 	schema, err := CompileSchema(postgresSource)

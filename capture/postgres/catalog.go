@@ -18,6 +18,8 @@ type catalog struct {
 	cfg  *Config
 	mu   sync.Mutex // Close may come while a run looks something up
 	conn *pgx.Conn
+
+	using sync.Mutex // held by describe
 }
 
 // connect returns the connection. A connection that broke is replaced.
@@ -53,8 +55,11 @@ func (c *catalog) close() error {
 
 // describe makes the version of a table that the log described as rel: columns and types
 // as the log has them, the rest from the catalog as it is now. What does not fit there any
-// more is taken as nullable and without a default.
+// more is taken as nullable and without a default. It may be called from several
+// goroutines, if nobody else uses the connection.
 func (c *catalog) describe(ctx context.Context, rel *relation) (*schemas.Table, error) {
+	c.using.Lock()
+	defer c.using.Unlock()
 	t, err := c.tryDescribe(ctx, rel)
 	if err != nil && ctx.Err() == nil && sqlState(err) == "" {
 		t, err = c.tryDescribe(ctx, rel) // the connection had broken since it was last used

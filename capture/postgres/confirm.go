@@ -19,10 +19,11 @@ type confirmation struct {
 
 	fresh  chan struct{} // durable has risen
 	urgent chan struct{} // the server wants an answer now
+	asking chan struct{} // we want one of the server
 }
 
 func newConfirmation() *confirmation {
-	return &confirmation{fresh: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
+	return &confirmation{fresh: make(chan struct{}, 1), urgent: make(chan struct{}, 1), asking: make(chan struct{}, 1)}
 }
 
 // raise notes that everything up to lsn is durable. It never blocks. Positions only rise:
@@ -43,6 +44,9 @@ func (c *confirmation) raise(lsn uint64) {
 // repeat has the status sent at once, also if it is what was sent before.
 func (c *confirmation) repeat() { signal(c.urgent) }
 
+// ask has the status sent at once, with the question how far the server is.
+func (c *confirmation) ask() { signal(c.asking) }
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -56,7 +60,7 @@ const (
 )
 
 // run tells the server, until ctx ends: every interval, when what is durable has risen
-// (at most once in confirmGap), and at once when the server asks. It is the connection's
+// (at most once in confirmGap), and at once when the server asks or is to be asked. It is the connection's
 // only writer. When ctx ends it says once more what is durable.
 func (c *confirmation) run(ctx context.Context, conn net.Conn, interval time.Duration) error {
 	tick := time.NewTicker(interval)
@@ -65,6 +69,11 @@ func (c *confirmation) run(ctx context.Context, conn net.Conn, interval time.Dur
 		select {
 		case <-ctx.Done():
 			return c.send(conn)
+		case <-c.asking:
+			if err := c.write(conn, true); err != nil {
+				return err
+			}
+			continue
 		case <-c.urgent:
 		case <-tick.C:
 		case <-c.fresh:
@@ -91,10 +100,12 @@ func (c *confirmation) pause(ctx context.Context) error {
 	return nil
 }
 
-func (c *confirmation) send(conn net.Conn) error {
+func (c *confirmation) send(conn net.Conn) error { return c.write(conn, false) }
+
+func (c *confirmation) write(conn net.Conn, ask bool) error {
 	durable := c.durable.Load()
 	var room [statusLen]byte
-	b := appendStatus(room[:0], max(c.received.Load(), durable), durable, time.Now())
+	b := appendStatus(room[:0], max(c.received.Load(), durable), durable, time.Now(), ask)
 	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return fmt.Errorf("confirm %s: %w", lsnText(durable), err)
 	}
@@ -113,7 +124,7 @@ const statusLen = 1 + 4 + 1 + 8*4 + 1
 //	    Int64 microseconds since 2000-01-01 · Byte 1: please answer
 //
 // Source: PostgreSQL's documentation, "Streaming Replication Protocol".
-func appendStatus(dst []byte, received, durable uint64, now time.Time) []byte {
+func appendStatus(dst []byte, received, durable uint64, now time.Time, ask bool) []byte {
 	dst = append(dst, 'd')
 	dst = binary.BigEndian.AppendUint32(dst, statusLen-1)
 	dst = append(dst, 'r')
@@ -121,5 +132,8 @@ func appendStatus(dst []byte, received, durable uint64, now time.Time) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, durable)
 	dst = binary.BigEndian.AppendUint64(dst, durable)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(now.UnixMicro()-postgresEpoch))
+	if ask {
+		return append(dst, 1)
+	}
 	return append(dst, 0)
 }

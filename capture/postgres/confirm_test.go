@@ -11,10 +11,12 @@ import (
 )
 
 func TestStatusBytes(t *testing.T) {
-	b := appendStatus(nil, 0x1122, 0x11, time.UnixMicro(postgresEpoch+5))
-	want := message('d', uint32(38), byte('r'), uint64(0x1122), uint64(0x11), uint64(0x11), uint64(5), byte(0))
-	if string(b) != string(want) || len(b) != statusLen {
-		t.Errorf("%x", b)
+	for ask, last := range map[bool]byte{false: 0, true: 1} {
+		b := appendStatus(nil, 0x1122, 0x11, time.UnixMicro(postgresEpoch+5), ask)
+		want := message('d', uint32(38), byte('r'), uint64(0x1122), uint64(0x11), uint64(0x11), uint64(5), last)
+		if string(b) != string(want) || len(b) != statusLen {
+			t.Errorf("%x", b)
+		}
 	}
 }
 

@@ -38,6 +38,11 @@ type stream struct {
 	lastCommit uint64 // end of the last commit
 	txID       []byte
 
+	awaiting bool             // somebody waits for more of the log than was read
+	patience func(short bool) // tells the reader how long to wait for input
+	askedAt  int64            // when the server was asked how far it is, as now
+	idleAt   int64            // when the Emitter was last told that nothing is in flight, as now
+
 	pos   uint64 // up to which the log has been read, outside transactions
 	told  uint64 // the pos that the Emitter knows
 	asked bool   // the server wants to hear what is durable
@@ -128,7 +133,7 @@ func (s *stream) announce() error {
 	s.txID = strconv.AppendUint(s.txID[:0], uint64(s.xid), 10)
 	s.txID = strconv.AppendUint(append(s.txID, ':'), s.finalLSN, 10)
 	s.announced = true
-	return s.out.Begin(&capture.Tx{Pos: s.finalLSN, ID: view(s.txID), CommitTime: s.commitTime})
+	return s.out.Begin(&capture.Tx{Pos: s.finalLSN, ID: view(s.txID), XID: uint64(s.xid), CommitTime: s.commitTime})
 }
 
 // commit reads 'C' Int8 flags · Int64 commit LSN · Int64 end LSN · Int64 commit time.
@@ -179,7 +184,8 @@ func (s *stream) keepalive(ctx context.Context, end uint64, asked bool) error {
 // idle tells the Emitter that nothing is in flight.
 func (s *stream) idle(ctx context.Context) error {
 	asked := s.asked
-	s.asked, s.told = false, s.pos
+	s.asked, s.told, s.idleAt = false, s.pos, s.now
+	s.src.wake.idle.Store(false)
 	err := s.out.Idle(ctx, capture.Position{Offset: s.pos}, asked)
 	// An answer that says less than the server waits for makes it ask again at once; so
 	// it is given now only if there is nothing to wait for. Confirm gives it otherwise.
@@ -209,9 +215,7 @@ func (s *stream) relation(m []byte) error {
 
 // describe has the Emitter take the version of a relation, and makes the plan for it.
 func (s *stream) describe(ctx context.Context, rel *relation) error {
-	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash()}
-	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return s.describeTable(ctx, rel) }
-	route, err := s.out.Table(ctx, v)
+	route, err := s.out.Table(ctx, rel.version(s.describeTable))
 	if err != nil {
 		return err
 	}
@@ -220,6 +224,13 @@ func (s *stream) describe(ctx context.Context, rel *relation) error {
 		return stop("", "make the plan of table %s: %w", rel, err)
 	}
 	return nil
+}
+
+// version returns what an Emitter is told of a relation.
+func (rel *relation) version(describe func(context.Context, *relation) (*schemas.Table, error)) *capture.TableVersion {
+	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash(), Log: rel.logHash()}
+	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return describe(ctx, rel) }
+	return v
 }
 
 // truncate reads 'T' Int32 number of relations · Int8 options · Int32 relation ids.

@@ -70,6 +70,9 @@ const (
 	stateUndefinedFile    = "58P01"
 	stateUntranslatable   = "22P05"
 	stateUndefinedTable   = "42P01"
+	stateUndefinedSchema  = "3F000"
+	stateReadOnly         = "25006"
+	stateWrongObject      = "42809"
 	stateFeatureNotForSrv = "0A000"
 )
 
@@ -101,6 +104,11 @@ func connectError(what, user, database string, err error) error {
 	return err
 }
 
+const (
+	hintSelect         = "the user needs SELECT on the table, and EXECUTE on the functions of the publication's row filter; and if the table has row-level security, BYPASSRLS"
+	hintUntranslatable = "a value has no form in UTF-8; correct the row, or leave the table out of the publication"
+)
+
 const hintPublication = "the publication must have existed when the changes were made; if it was dropped, changes since cannot be read: create it, drop the slot, and open a new epoch"
 
 // streamError classifies what the server said while it was sending the log.
@@ -114,7 +122,7 @@ func streamError(err *pgconn.PgError) error {
 	case stateNoPrivilege:
 		return &Error{wrapped, "", true, codeEnvironment}
 	case stateUntranslatable:
-		return &Error{wrapped, "a value has no form in UTF-8; correct the row, or leave the table out of the publication", true, codeRuntime}
+		return &Error{wrapped, hintUntranslatable, true, codeRuntime}
 	}
 	return wrapped
 }

@@ -1,9 +1,7 @@
 package postgres
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +14,6 @@ import (
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/deploy/testenv"
-	"github.com/tailrace/tailrace/schemas"
 )
 
 // snapshot prepares the slot with a snapshot, calls between, and reads the snapshot and
@@ -73,153 +70,13 @@ func (l *live) trySnapshot(anew bool, between func()) error {
 	return nil
 }
 
-// rowOf cuts the framed row out of a value: schema id, before or after.
-func rowOf(t *testing.T, c *capture.Change, before bool) string {
-	t.Helper()
-	b := c.Value[schemas.FrameSize:]
-	tail := bytes.Index(b, []byte("\x08test\x14postgresql"))
-	if tail < 0 {
-		t.Fatalf("no source block in %x", b)
-	}
-	b = b[:tail]
-	if before {
-		return string(b)
-	}
-	if b[0] != 0 {
-		t.Fatalf("an old row in %x", b)
-	}
-	return fmt.Sprint(binary.BigEndian.Uint32(c.Value[1:])) + string(b)
-}
-
-// Each value of each type gives the same bytes, under the same schema, by snapshot and by
-// log; and the log's Relation message the same hash.
-func TestLiveSnapshotBytes(t *testing.T) {
-	for _, version := range []int{14, 15, 16, 17, 18} {
-		t.Run(fmt.Sprint(version), func(t *testing.T) {
-			if version == 15 {
-				testSnapshotBytes(t, testenv.SharedPostgres(t))
-				return
-			}
-			t.Parallel()
-			testSnapshotBytes(t, testenv.NewPostgres(t, testenv.PGOptions{Version: version}))
-		})
-	}
-}
-
-func testSnapshotBytes(t *testing.T, server *testenv.Postgres) {
-	l := newLive(t, server, typeSetup...)
-	columns, values := "id int PRIMARY KEY", "1"
-	for i, c := range typeCases {
-		columns += fmt.Sprintf(", \"V%d\" %s", i, c.typ)
-		values += ", " + c.value
-	}
-	l.exec("CREATE TABLE wide ("+columns+")", "INSERT INTO wide VALUES ("+values+")", "INSERT INTO wide (id) VALUES (2)")
-	// Keys of each kind, columns that the log leaves out, hostile names.
-	more := []string{
-		`CREATE TABLE "a.""b\" (x text NOT NULL, gone int, "Select" text, g int GENERATED ALWAYS AS (y * 2) STORED, y int, PRIMARY KEY (y, x))`,
-		`ALTER TABLE "a.""b\" DROP COLUMN gone`,
-		`INSERT INTO "a.""b\" VALUES (E'back\\slash\ttab\nline\r\b\f\v\\N', E'\\N', DEFAULT, 3)`,
-		"CREATE TABLE byindex (a int, b int NOT NULL, c text NOT NULL)", "CREATE UNIQUE INDEX byindex_u ON byindex (c, b)",
-		"ALTER TABLE byindex REPLICA IDENTITY USING INDEX byindex_u", "INSERT INTO byindex VALUES (NULL, 1, '')",
-		"CREATE TABLE whole (a int, b text)", "ALTER TABLE whole REPLICA IDENTITY FULL", `INSERT INTO whole VALUES (1, E'\\.')`,
-		"CREATE TABLE including (a int, b int, PRIMARY KEY (a) INCLUDE (b))", "INSERT INTO including VALUES (1, 2)",
-		"CREATE TABLE deferred (a int PRIMARY KEY DEFERRABLE, b int)", "ALTER TABLE deferred REPLICA IDENTITY FULL", "INSERT INTO deferred VALUES (1, 2)",
-		"CREATE TABLE parent (a int PRIMARY KEY)", "CREATE TABLE child (b int, PRIMARY KEY (a)) INHERITS (parent)", "INSERT INTO child VALUES (1, 2)", "INSERT INTO parent VALUES (3)",
-		"CREATE TABLE parts (a int PRIMARY KEY, b text) PARTITION BY RANGE (a)", "CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
-		"CREATE TABLE parts2 PARTITION OF parts FOR VALUES FROM (10) TO (20)", "INSERT INTO parts VALUES (1, 'one'), (11, 'eleven')",
-	}
-	l.exec(more...)
-	tables := []string{"wide", `"a.""b\"`, "byindex", "whole", "including", "deferred", "parent", "child", "parts"}
-	var read, logged []string
-	hashes := 0
-	l.rec.onRaw = func(c *capture.Change) {
-		switch c.Op {
-		case 'r':
-			read = append(read, c.Route.Topic+" "+string(c.Key)+" "+rowOf(t, c, false))
-			hashes = len(l.rec.hashes)
-		case 'c':
-			logged = append(logged, c.Route.Topic+" "+string(c.Key)+" "+rowOf(t, c, false))
-		}
-	}
-	l.rec.sameRoutes = true
-	l.snapshot(false, nil)
-	for _, table := range tables {
-		only := "ONLY "
-		if table == "parts" {
-			only = ""
-		}
-		l.exec(fmt.Sprintf("CREATE TEMP TABLE keep AS SELECT * FROM %s%s", only, table))
-		if table == `"a.""b\"` {
-			l.exec("ALTER TABLE keep DROP COLUMN g", `DELETE FROM "a.""b\"`, `INSERT INTO "a.""b\" (x, "Select", y) SELECT * FROM keep`)
-		} else {
-			l.exec("DELETE FROM "+only+table, "INSERT INTO "+table+" SELECT * FROM keep")
-		}
-		l.exec("DROP TABLE keep")
-	}
-	l.wait("as many rows from the log", func() bool { return len(logged) >= len(read) })
-	l.stop()
-	if len(read) != 11 {
-		t.Errorf("%d rows in the snapshot", len(read))
-	}
-	if len(l.rec.hashes) != hashes {
-		t.Errorf("the log made %d more versions: %q", len(l.rec.hashes)-hashes, l.rec.lines)
-	}
-	for _, r := range read {
-		found := false
-		for _, c := range logged {
-			found = found || c == r
-		}
-		if !found {
-			t.Errorf("the log has no such row: %.2000q", r)
-		}
-	}
-}
-
-// Partitions under their root's name, row filters and column lists: as the log has them.
-func TestLiveSnapshotPublication(t *testing.T) {
-	l := newLive(t, testenv.SharedPostgres(t),
-		"CREATE TABLE parts (a int PRIMARY KEY, b text) PARTITION BY RANGE (a)", "CREATE TABLE parts1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
-		"CREATE TABLE parts2 PARTITION OF parts FOR VALUES FROM (10) TO (20)", "INSERT INTO parts VALUES (1, 'one'), (11, 'eleven')",
-		"CREATE TABLE chosen (id int PRIMARY KEY, secret text, note text)", "INSERT INTO chosen SELECT i, 's', 'n' FROM generate_series(1, 20) i",
-		"CREATE TABLE other (id int PRIMARY KEY)", "INSERT INTO other VALUES (1)")
-	l.exec("CREATE PUBLICATION " + quoteIdent(l.cfg.Publication) + " FOR TABLE parts, parts1, chosen (id, note) WHERE (id > 15 AND id % 2 = 0) WITH (publish_via_partition_root = true)")
-	l.cfg.CreatePublication = false
-	l.rec.sameRoutes = true
-	l.snapshot(false, nil)
-	l.exec("INSERT INTO parts VALUES (2, 'two')", "INSERT INTO chosen VALUES (22, 's', 'later'), (23, 's', 'odd')", "INSERT INTO other VALUES (2)", "INSERT INTO parts VALUES (3, 'last')")
-	l.until("c public.parts", `"last"`)
-	l.stop()
-	var got []string
-	for _, line := range l.changes() {
-		line, _, _ = strings.Cut(line, " lsn=")
-		got = append(got, line)
-	}
-	slices.Sort(got)
-	want := []string{
-		`c public.chosen key={"id":22} before=null after={"id":22,"note":"later"}`,
-		`c public.parts key={"a":2} before=null after={"a":2,"b":"two"}`,
-		`c public.parts key={"a":3} before=null after={"a":3,"b":"last"}`,
-		`r public.chosen key={"id":16} before=null after={"id":16,"note":"n"}`,
-		`r public.chosen key={"id":18} before=null after={"id":18,"note":"n"}`,
-		`r public.chosen key={"id":20} before=null after={"id":20,"note":"n"}`,
-		`r public.parts key={"a":11} before=null after={"a":11,"b":"eleven"}`,
-		`r public.parts key={"a":1} before=null after={"a":1,"b":"one"}`,
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got\n%s", strings.Join(got, "\n"))
-	}
-	if len(l.rec.hashes) != 2 {
-		t.Errorf("%d versions of 2 tables", len(l.rec.hashes))
-	}
-}
-
-// Several tables at once, one without a key, while everything is written: rows of the
-// snapshot with the log's changes after them give the tables as they are.
+// Several tables without a key at once, while everything is written: rows of the snapshot
+// with the log's changes after them give the tables as they are.
 func TestLiveSnapshotWhileWriting(t *testing.T) {
 	statements := []string{"CREATE TABLE keyless (id int, n int)", "ALTER TABLE keyless REPLICA IDENTITY FULL", "INSERT INTO keyless SELECT i, 0 FROM generate_series(1, 5000) i"}
 	for i := range 4 {
-		statements = append(statements, fmt.Sprintf("CREATE TABLE t%d (id int PRIMARY KEY, n int, fill text)", i),
-			fmt.Sprintf("INSERT INTO t%d SELECT i, 0, repeat('x', 50) FROM generate_series(1, 8000) i", i))
+		statements = append(statements, fmt.Sprintf("CREATE TABLE t%d (id int, n int, fill text)", i),
+			fmt.Sprintf("ALTER TABLE t%d REPLICA IDENTITY FULL", i), fmt.Sprintf("INSERT INTO t%d SELECT i, 0, repeat('x', 50) FROM generate_series(1, 8000) i", i))
 	}
 	l := newLive(t, testenv.SharedPostgres(t), append(statements, "CREATE TABLE void (id int PRIMARY KEY)")...)
 	l.cfg.SnapshotReaders = 3
@@ -338,8 +195,8 @@ func (f *fold) compare(l *live, table string) {
 
 // What cannot be read is said before the slot is made, with what to do.
 func TestLiveSnapshotPrivileges(t *testing.T) {
-	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE open (id int PRIMARY KEY)", "CREATE SCHEMA hr",
-		`CREATE TABLE hr."Pay" (id int PRIMARY KEY, v int)`, "CREATE TABLE secret (id int PRIMARY KEY)", "INSERT INTO open VALUES (1)", "INSERT INTO secret VALUES (1)")
+	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE open (id int)", "CREATE SCHEMA hr",
+		`CREATE TABLE hr."Pay" (id int PRIMARY KEY, v int)`, "CREATE TABLE secret (id int)", "INSERT INTO open VALUES (1)", "INSERT INTO secret VALUES (1)")
 	user := strings.ReplaceAll(testenv.Unique("r"), "-", "_")
 	l.exec("CREATE ROLE "+user+" LOGIN REPLICATION PASSWORD '"+canary+"'",
 		"CREATE PUBLICATION "+quoteIdent(l.cfg.Publication)+" FOR ALL TABLES", "GRANT SELECT ON open TO "+user)
@@ -371,10 +228,48 @@ func TestLiveSnapshotPrivileges(t *testing.T) {
 	}
 }
 
+// If all tables have a key, no transaction is kept open for a snapshot, and there are only
+// TRUNCATEs, where rows of another may stand.
+func TestLiveSnapshotKeyed(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE a (id int PRIMARY KEY)", "CREATE TABLE b (id int)",
+			"CREATE UNIQUE INDEX b_id ON b (id)", "ALTER TABLE b ALTER id SET NOT NULL", "ALTER TABLE b REPLICA IDENTITY USING INDEX b_id", "INSERT INTO a VALUES (1)")
+		l.snapshot(anew, func() {
+			if n := l.count("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND backend_xmin IS NOT NULL", "tailrace "+l.cfg.Name); n != 0 {
+				t.Errorf("%d sessions keep a snapshot", n)
+			}
+		})
+		l.exec("INSERT INTO b VALUES (1)")
+		l.until("c public.b")
+		l.stop()
+		want := []string{"c public.b"}
+		if anew {
+			want = []string{"t public.a", "t public.b", "c public.b"}
+		}
+		var got []string
+		for _, line := range l.changes() {
+			line, _, _ = strings.Cut(line, " key=")
+			got = append(got, line)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("anew %t: %q", anew, got)
+		}
+	}
+}
+
+// count asks for a number.
+func (l *live) count(query string, args ...any) (n int) {
+	l.t.Helper()
+	if err := l.sql.QueryRow(l.t.Context(), query, args...).Scan(&n); err != nil {
+		l.t.Fatal(err)
+	}
+	return n
+}
+
 // A table that was written anew after the slot was made looks empty in its snapshot: the
 // snapshot fails, and a new one has the rows.
 func TestLiveSnapshotRewritten(t *testing.T) {
-	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 2)")
+	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE t (id int, v int)", "ALTER TABLE t REPLICA IDENTITY FULL", "INSERT INTO t VALUES (1, 2)")
 	err := l.trySnapshot(false, func() { l.exec("ALTER TABLE t ALTER v TYPE bigint") })
 	if err == nil || capture.IsFatal(err) || !strings.Contains(err.Error(), "table public.t was rewritten") {
 		t.Fatalf("got %v", err)
@@ -385,7 +280,7 @@ func TestLiveSnapshotRewritten(t *testing.T) {
 	l.snapshot(true, nil)
 	l.stop()
 	got := l.changes()
-	if len(got) != 2 || !strings.HasPrefix(got[0], "t public.t") || !strings.HasPrefix(got[1], `r public.t key={"id":1} before=null after={"id":1,"v":2}`) {
+	if len(got) != 2 || !strings.HasPrefix(got[0], "t public.t") || !strings.HasPrefix(got[1], `r public.t key=none before=null after={"id":1,"v":2}`) {
 		t.Errorf("got %q", got)
 	}
 }
@@ -427,7 +322,7 @@ func TestLiveDiscard(t *testing.T) {
 
 // A snapshot that is stopped in the middle ends at once, and its connections with it.
 func TestLiveSnapshotStopped(t *testing.T) {
-	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE t (id int PRIMARY KEY, v text)",
+	l := newLive(t, testenv.SharedPostgres(t), "CREATE TABLE t (id int, v text)", "ALTER TABLE t REPLICA IDENTITY FULL",
 		"INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, 30000) i")
 	boom := errors.New("boom")
 	rows := 0

@@ -79,10 +79,15 @@ func parseRelation(m []byte) (*relation, error) {
 
 // hash returns the stable text over what the log said of the relation and what had to be
 // added: capture.TableVersion's Hash.
-func (rel *relation) hash() string {
+func (rel *relation) hash() string { return rel.hashWith(rel.added) }
+
+// logHash is the same over what the log said alone: capture.TableVersion's Log.
+func (rel *relation) logHash() string { return rel.hashWith(nil) }
+
+func (rel *relation) hashWith(added []addition) string {
 	h := sha256.New()
 	h.Write(rel.described)
-	for _, a := range rel.added {
+	for _, a := range added {
 		fmt.Fprintf(h, "%d %t %s\x00", a.column, a.isNull, a.label)
 	}
 	return hex.EncodeToString(h.Sum(nil))

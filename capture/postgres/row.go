@@ -215,27 +215,36 @@ func (w *rowWriter) emitKeyChange(ctx context.Context) error {
 // widen makes the version of the table that a row needs which its plan could not take, or
 // returns why there is none.
 func (s *stream) widen(ctx context.Context, rel *relation, column int, lsn uint64, cause error) error {
+	if err := s.addTo(rel, column, cause); err != nil {
+		return fmt.Errorf("at %s: %w", lsnText(lsn), err)
+	}
+	rel.plan = nil
+	return s.describe(ctx, rel)
+}
+
+// addTo adds to a relation what the row message showed of a column whose plan could not
+// take it, or returns why no version can.
+func (w *rowWriter) addTo(rel *relation, column int, cause error) error {
 	c := &rel.plan.columns[column]
 	add := addition{column: column}
 	switch {
 	case errors.Is(cause, errNull):
 		add.isNull = true
 	case errors.Is(cause, errUnknownLabel):
-		add.label = s.unknownLabel(c, column)
+		add.label = w.unknownLabel(c, column)
 	default:
-		return s.unfitting(rel, c, lsn, cause)
+		return unfitting(rel, c, cause)
 	}
 	if !rel.add(add) {
-		return s.unfitting(rel, c, lsn, cause)
+		return unfitting(rel, c, cause)
 	}
-	rel.plan = nil
-	return s.describe(ctx, rel)
+	return nil
 }
 
 // unknownLabel finds the label of an enum, or of an array of an enum, that c's version does
 // not have.
-func (s *stream) unknownLabel(c *column, i int) string {
-	r := &s.msg
+func (w *rowWriter) unknownLabel(c *column, i int) string {
+	r := &w.msg
 	rows := make([][]field, 0, 2)
 	if r.oldTag != 0 {
 		rows = append(rows, r.old)
@@ -274,7 +283,7 @@ func (c *column) firstUnknown(text []byte) (label string, ok bool) {
 }
 
 // unfitting is the error for a value that no version of its table can take.
-func (s *stream) unfitting(rel *relation, c *column, lsn uint64, cause error) error {
+func unfitting(rel *relation, c *column, cause error) error {
 	hint := ""
 	switch {
 	case errors.Is(cause, errUnavailable):
@@ -282,5 +291,5 @@ func (s *stream) unfitting(rel *relation, c *column, lsn uint64, cause error) er
 	case errors.Is(cause, schemas.ErrUnrepresentable):
 		hint = "set unrepresentable: null, to write null for such values; or change the column's type"
 	}
-	return stop(hint, "column %q of table %s at %s: %w", c.name, rel, lsnText(lsn), cause)
+	return stop(hint, "column %q of table %s: %w", c.name, rel, cause)
 }

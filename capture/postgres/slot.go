@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -146,30 +147,37 @@ func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState)
 // Prepare creates the publication, if it is missing, and the slot, and returns the slot's
 // position: all that commits after it will be read. The server first waits for
 // transactions that are running to end. With snapshot, it first sees that the tables may
-// be read, and keeps the connection, and so what the slot exports, until Snapshot has
-// ended or Close.
+// be read. If there are some without a key, which can be read only now and whole, it keeps
+// the connection, and so what the slot exports, until Snapshot has ended or Close.
 func (s *Source) Prepare(ctx context.Context, snapshot bool) (capture.Position, error) {
 	if err := s.fitPublication(ctx); err != nil {
 		return capture.Position{}, err
 	}
+	export := false
 	if snapshot {
-		if err := s.checkReadable(ctx); err != nil {
+		tables, err := s.checkReadable(ctx)
+		if err != nil {
 			return capture.Position{}, err
 		}
+		export = slices.ContainsFunc(tables, (*readTable).keyless)
 	}
 	conn, err := s.cfg.connectReplication(ctx)
 	if err != nil {
 		return capture.Position{}, err
 	}
-	made, lsn, err := s.createSlot(ctx, conn, snapshot)
-	if err != nil || !snapshot {
+	made, lsn, err := s.createSlot(ctx, conn, export)
+	if err != nil || !export {
 		err = errors.Join(err, conn.terminate())
-		return capture.Position{Offset: uint64(lsn)}, err
 	}
-	s.mu.Lock()
-	s.export = &export{conn: conn, name: made.SnapshotName, lsn: uint64(lsn)}
-	s.mu.Unlock()
-	return capture.Position{Offset: uint64(lsn)}, nil
+	if err == nil && snapshot {
+		s.mu.Lock()
+		s.prepared = &prepared{lsn: uint64(lsn)}
+		if export {
+			s.prepared.conn, s.prepared.name = conn, made.SnapshotName
+		}
+		s.mu.Unlock()
+	}
+	return capture.Position{Offset: uint64(lsn)}, err
 }
 
 func (s *Source) createSlot(ctx context.Context, conn *session, snapshot bool) (made pglogrepl.CreateReplicationSlotResult, lsn pglogrepl.LSN, err error) {

@@ -4,18 +4,22 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/schemas"
 )
 
-// The initial snapshot: rows as they were at the slot's position, in the snapshot that
-// the slot exported when it was made. Several connections read a table each, with COPY,
-// and send blocks of rows; the goroutine that calls Snapshot splits them and writes them
-// with the very plans that the log's rows have.
+// The initial snapshot of tables without a key, which cannot be read in chunks: rows as they
+// were at the slot's position, in the snapshot that the slot exported when it was made.
+// Several connections read a table each, with COPY, and send blocks of rows; the goroutine
+// that calls Snapshot splits them and writes them with the very plans that the log's rows
+// have.
 
 const (
 	portionRows  = 10_000  // rows between two Commits
@@ -24,14 +28,15 @@ const (
 	waitAtMost   = 500 * time.Millisecond // without telling the Emitter
 )
 
-// Snapshot writes the rows of all tables of the publication, see capture.Source. It can
-// be called once after Prepare has made the slot with a snapshot.
+// Snapshot writes the rows of the publication's tables that have no key, and if anew is set
+// a TRUNCATE of every table before that, see capture.Source. It can be called once after
+// Prepare has made the slot for a snapshot.
 func (s *Source) Snapshot(ctx context.Context, anew bool, out capture.Emitter) (err error) {
 	s.mu.Lock()
-	e := s.export
+	p := s.prepared
 	s.mu.Unlock()
-	if e == nil {
-		return stop("", "read the snapshot: none was exported")
+	if p == nil {
+		return stop("", "read the snapshot: none was prepared")
 	}
 	ending := func(end func() error) {
 		if endErr := end(); err == nil { // an error of the Emitter is returned as it is
@@ -39,12 +44,15 @@ func (s *Source) Snapshot(ctx context.Context, anew bool, out capture.Emitter) (
 		}
 	}
 	defer func() { ending(s.endExport) }()
+	if p.conn == nil {
+		return s.emptySnapshot(ctx, p, anew, out)
+	}
 	n := s.cfg.SnapshotReaders
 	if n == 0 {
 		n = defaultSnapshotReaders
 	}
 	full := make(chan *block, n*blocksPerReader) // all that there are
-	readers, err := s.openReaders(ctx, e, n, full)
+	readers, err := s.openReaders(ctx, p.name, n, full)
 	defer func() {
 		for _, r := range readers {
 			ending(r.close)
@@ -57,17 +65,64 @@ func (s *Source) Snapshot(ctx context.Context, anew bool, out capture.Emitter) (
 	if err != nil {
 		return err
 	}
-	w := &snapshotWriter{stream: s.newRows(e.conn.database, out), lsn: e.lsn, anew: anew, tables: len(tables)}
-	if err := readers[0].sql.QueryRow(ctx, "SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::int8").Scan(&w.commitTime); err != nil {
-		return fmt.Errorf("read the snapshot's time: %w", err)
+	w, err := s.newSnapshotWriter(ctx, readers[0].sql, p, out)
+	if err != nil {
+		return err
 	}
-	s.log.Info("snapshot begins", "tables", len(tables), "readers", len(readers), "position", lsnText(e.lsn))
+	if err := w.truncate(ctx, anew, tables); err != nil {
+		return err
+	}
+	tables = slices.DeleteFunc(tables, func(t *readTable) bool { return t.keyed })
+	w.tables = len(tables)
+	s.log.Info("snapshot of tables without a key begins", "tables", len(tables), "readers", len(readers), "position", lsnText(p.lsn))
 	return w.readAll(ctx, readers, tables, full)
 }
 
-func (s *Source) openReaders(ctx context.Context, e *export, n int, full chan<- *block) (readers []*reader, err error) {
+// emptySnapshot is the snapshot if all tables have a key: what is read of them later may
+// follow rows of a snapshot that was interrupted.
+func (s *Source) emptySnapshot(ctx context.Context, p *prepared, anew bool, out capture.Emitter) error {
+	if !anew {
+		return nil
+	}
+	sql, err := s.catalog.connect(ctx)
+	if err != nil {
+		return err
+	}
+	tables, err := s.tablesToRead(ctx, sql, tableName{})
+	if err != nil {
+		return err
+	}
+	for _, t := range tables {
+		if t.keyless() {
+			return fmt.Errorf("table %s lost its key just after the slot was made: the snapshot is taken anew", t)
+		}
+		if err := t.describeRead(ctx, sql); err != nil {
+			return err
+		}
+	}
+	w, err := s.newSnapshotWriter(ctx, sql, p, out)
+	if err != nil {
+		return err
+	}
+	if err := w.truncate(ctx, anew, tables); err != nil {
+		return err
+	}
+	return w.endPortion(ctx)
+}
+
+// newSnapshotWriter returns what writes the rows that sql's transaction reads.
+func (s *Source) newSnapshotWriter(ctx context.Context, sql *pgx.Conn, p *prepared, out capture.Emitter) (*snapshotWriter, error) {
+	w := &snapshotWriter{stream: s.newRows(sql.Config().Database, out), lsn: p.lsn}
+	err := sql.QueryRow(ctx, "SELECT (extract(epoch FROM transaction_timestamp()) * 1000000)::int8").Scan(&w.commitTime)
+	if err != nil {
+		return nil, fmt.Errorf("read the snapshot's time: %w", err)
+	}
+	return w, nil
+}
+
+func (s *Source) openReaders(ctx context.Context, name string, n int, full chan<- *block) (readers []*reader, err error) {
 	for range n {
-		r, err := s.openReader(ctx, e.name, full)
+		r, err := s.openReader(ctx, name, full)
 		if err != nil {
 			return readers, err
 		}
@@ -78,7 +133,7 @@ func (s *Source) openReaders(ctx context.Context, e *export, n int, full chan<- 
 
 // lockTables lists and describes the tables, and keeps their definitions as they are.
 func (s *Source) lockTables(ctx context.Context, r *reader) ([]*readTable, error) {
-	tables, err := s.tablesToRead(ctx, r.sql)
+	tables, err := s.tablesToRead(ctx, r.sql, tableName{})
 	if err == nil {
 		err = s.refuseUnreadable(tables)
 	}
@@ -103,8 +158,7 @@ func (s *Source) lockTables(ctx context.Context, r *reader) ([]*readTable, error
 // snapshotWriter writes blocks of rows to the Emitter.
 type snapshotWriter struct {
 	*stream
-	lsn  uint64 // the slot's position
-	anew bool
+	lsn uint64 // the slot's position
 
 	portion int // number of the portion that is open, or the last
 	rows    int // in the portion
@@ -216,9 +270,6 @@ func (w *snapshotWriter) writeBlock(ctx context.Context, b *block) error {
 	t := b.table
 	if b.first {
 		w.active = append(w.active, t)
-		if err := w.startTable(ctx, t); err != nil {
-			return err
-		}
 	}
 	for rest := b.rows; len(rest) > 0; {
 		row, more, ok := cutRow(rest)
@@ -237,15 +288,21 @@ func (w *snapshotWriter) writeBlock(ctx context.Context, b *block) error {
 	return nil
 }
 
-// startTable writes a TRUNCATE where rows of an interrupted snapshot may stand.
-func (w *snapshotWriter) startTable(ctx context.Context, t *readTable) error {
-	if !w.anew {
+// truncate writes a TRUNCATE of each table where rows of an interrupted snapshot may stand.
+func (w *snapshotWriter) truncate(ctx context.Context, anew bool, tables []*readTable) error {
+	if !anew {
 		return nil
 	}
-	if err := w.beginPortion(); err != nil {
-		return err
+	w.now = time.Now().UnixMicro()
+	for _, t := range tables {
+		if err := w.beginPortion(); err != nil {
+			return err
+		}
+		if err := w.truncateOne(ctx, w.lsn, t.rel); err != nil {
+			return err
+		}
 	}
-	return w.truncateOne(ctx, w.lsn, t.rel)
+	return nil
 }
 
 func (w *snapshotWriter) endTable(t *readTable) {

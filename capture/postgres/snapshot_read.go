@@ -27,23 +27,24 @@ type block struct {
 	home  chan<- *block // of the reader that it goes back to
 }
 
-// export is a slot's snapshot, which lives as long as the connection that made the slot.
-type export struct {
-	conn *session
+// prepared is the slot that was made for a snapshot, with the snapshot that it exported if
+// there were tables without a key.
+type prepared struct {
+	lsn  uint64   // the slot's position
+	conn *session // that made the slot, as long as which the exported snapshot lives; nil: there is none
 	name string
-	lsn  uint64 // the slot's position
 }
 
 // endExport gives up the snapshot; transactions that use it already keep it.
 func (s *Source) endExport() error {
 	s.mu.Lock()
-	e := s.export
-	s.export = nil
+	p := s.prepared
+	s.prepared = nil
 	s.mu.Unlock()
-	if e == nil {
+	if p == nil || p.conn == nil {
 		return nil
 	}
-	return e.conn.terminate()
+	return p.conn.terminate()
 }
 
 // noTransactionTimeout switches off a timeout that servers have since PostgreSQL 17.
@@ -136,9 +137,9 @@ func (t *readTable) readError(err error) error {
 	err = fmt.Errorf("read table %s: %w", t, err)
 	switch sqlState(err) {
 	case stateNoPrivilege:
-		return &Error{err, "the user needs SELECT on the table, and EXECUTE on the functions of the publication's row filter; and if the table has row-level security, BYPASSRLS", true, codeEnvironment}
+		return &Error{err, hintSelect, true, codeEnvironment}
 	case stateUntranslatable:
-		return &Error{err, "a value has no form in UTF-8; correct the row, or leave the table out of the publication", true, codeRuntime}
+		return &Error{err, hintUntranslatable, true, codeRuntime}
 	}
 	return err
 }

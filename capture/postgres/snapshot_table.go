@@ -20,6 +20,7 @@ type readTable struct {
 	estimate    int64 // rows, as the planner has them; 0: not known
 	readable    bool
 	policies    bool // of row-level security hold for us
+	keyed       bool // the log's rows have a key, and an index has the same
 
 	rel  *relation
 	rows int64
@@ -28,9 +29,12 @@ type readTable struct {
 // publishedForRead lists what the publication holds, as the log reports it: partitions, or
 // with publish_via_partition_root the table that they are of. Of a table that is listed
 // with the table that it is a partition of, only the latter is meant. Column lists and row
-// filters are there since PostgreSQL 15.
+// filters are there since PostgreSQL 15. With a name it is only about that table.
+//
+// A table has a key if an index says so that has nothing but published columns: see
+// describeRead and lookup.key.
 const publishedForRead = `WITH p AS (
-		SELECT c.oid, c.relkind, c.reltuples, n.oid AS nsp, n.nspname, c.relname,
+		SELECT c.oid, c.relkind, c.relreplident, c.reltuples, n.oid AS nsp, n.nspname, c.relname,
 			to_jsonb(t) ->> 'rowfilter' AS filter,
 			ARRAY(SELECT jsonb_array_elements_text(coalesce(nullif(to_jsonb(t) -> 'attnames', 'null'), '[]'))) AS listed
 		FROM pg_publication_tables t JOIN pg_namespace n ON n.nspname = t.schemaname
@@ -42,21 +46,29 @@ const publishedForRead = `WITH p AS (
 		has_schema_privilege(p.nsp, 'USAGE') AND (has_table_privilege(p.oid, 'SELECT') OR NOT EXISTS (
 			SELECT FROM pg_attribute a WHERE a.attrelid = p.oid AND a.attnum > 0 AND NOT a.attisdropped
 			AND NOT has_column_privilege(p.oid, a.attnum, 'SELECT'))),
-		row_security_active(p.oid)
-	FROM p WHERE NOT EXISTS (SELECT FROM p r WHERE r.oid <> p.oid AND r.relkind = 'p'
+		row_security_active(p.oid),
+		EXISTS (SELECT FROM pg_index i WHERE i.indrelid = p.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+			AND CASE p.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate ELSE i.indisprimary END
+			AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+				LEFT JOIN pg_attribute a ON a.attrelid = p.oid AND a.attnum = k.attnum AND a.attnum > 0
+					AND CASE WHEN cardinality(p.listed) = 0 THEN a.attgenerated = '' ELSE a.attname::text = ANY (p.listed) END
+					AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000)
+				WHERE k.n <= i.indnkeyatts AND a.attnum IS NULL))
+	FROM p WHERE ($2 = '' OR p.nspname = $2 AND p.relname = $3) AND NOT EXISTS (SELECT FROM p r WHERE r.oid <> p.oid AND r.relkind = 'p'
 		AND r.oid IN (SELECT pg_partition_ancestors(p.oid)))
 	ORDER BY 7 DESC, 1, 2`
 
-// tablesToRead lists the tables of the publication, the largest first.
-func (s *Source) tablesToRead(ctx context.Context, sql *pgx.Conn) ([]*readTable, error) {
-	rows, err := sql.Query(ctx, publishedForRead, s.cfg.Publication)
+// tablesToRead lists the tables of the publication, the largest first; if only is a table,
+// that one, or none.
+func (s *Source) tablesToRead(ctx context.Context, sql *pgx.Conn, only tableName) ([]*readTable, error) {
+	rows, err := sql.Query(ctx, publishedForRead, s.cfg.Publication, only.schema, only.name)
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of publication %q: %w", s.cfg.Publication, err)
 	}
 	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*readTable, error) {
 		t := &readTable{}
 		return t, row.Scan(&t.schema, &t.name, &t.oid, &t.partitioned, &t.filter, &t.listed,
-			&t.estimate, &t.readable, &t.policies)
+			&t.estimate, &t.readable, &t.policies, &t.keyed)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of publication %q: %w", s.cfg.Publication, err)
@@ -64,17 +76,20 @@ func (s *Source) tablesToRead(ctx context.Context, sql *pgx.Conn) ([]*readTable,
 	return tables, nil
 }
 
-// checkReadable sees that all tables may be read, before anything is made.
-func (s *Source) checkReadable(ctx context.Context) error {
+// keyless says that the table cannot be read in chunks.
+func (t *readTable) keyless() bool { return !t.keyed }
+
+// checkReadable lists the tables and sees that all may be read, before anything is made.
+func (s *Source) checkReadable(ctx context.Context) ([]*readTable, error) {
 	sql, err := s.catalog.connect(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	tables, err := s.tablesToRead(ctx, sql)
+	tables, err := s.tablesToRead(ctx, sql, tableName{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.refuseUnreadable(tables)
+	return tables, s.refuseUnreadable(tables)
 }
 
 func (s *Source) refuseUnreadable(tables []*readTable) error {
@@ -164,23 +179,28 @@ func appendRelation(dst []byte, t *readTable, identity byte, columns []relationC
 	return dst
 }
 
+// from names the table in a query.
+func (t *readTable) from() string {
+	if t.partitioned {
+		return t.quoted()
+	}
+	return "ONLY " + t.quoted() // tables that inherit from it are tables of their own
+}
+
+// columns selects the columns that the log would report.
+func (t *readTable) columns() string {
+	names := make([]string, len(t.rel.columns))
+	for i, c := range t.rel.columns {
+		names[i] = quoteIdent(c.name)
+	}
+	return "SELECT " + strings.Join(names, ", ")
+}
+
 // query selects the rows and columns that the log would report.
 func (t *readTable) query() string {
-	var b strings.Builder
-	b.WriteString("SELECT ")
-	for i, c := range t.rel.columns {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(quoteIdent(c.name))
-	}
-	b.WriteString(" FROM ")
-	if !t.partitioned { // tables that inherit from it are tables of their own
-		b.WriteString("ONLY ")
-	}
-	b.WriteString(t.quoted())
+	query := t.columns() + " FROM " + t.from()
 	if t.filter != "" {
-		b.WriteString(" WHERE (" + t.filter + ")")
+		query += " WHERE (" + t.filter + ")"
 	}
-	return b.String()
+	return query
 }

@@ -28,7 +28,9 @@ func orderText(id, name string) string {
 func TestSnapshotRows(t *testing.T) {
 	r := newRecorder(t)
 	w, table := ordersSnapshot(t, r)
-	w.anew = true
+	if err := w.truncate(t.Context(), true, []*readTable{table}); err != nil {
+		t.Fatal(err)
+	}
 	blocks := []*block{
 		{table: table, first: true, rows: []byte(orderText("1", `a\tb`) + orderText("2", `\N`))},
 		{table: table, last: true, rows: []byte(strings.Replace(orderText("3", "c"), "12.34", `\N`, 1))}, // NOT NULL only since

@@ -29,6 +29,7 @@ type socket struct {
 	resume    func() // called after it
 	idleAfter time.Duration
 	stopped   atomic.Bool // by interrupt
+	woken     atomic.Bool // by wake
 
 	behind  bool // what is read was committed some time ago
 	drained bool // the last read took all there was
@@ -71,6 +72,27 @@ func (s *socket) interrupt() {
 	_ = s.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection, which ends reads too
 }
 
+// wake makes a Read that blocks, or else the next that would, fail with
+// os.ErrDeadlineExceeded. It may be called from any goroutine.
+//
+// As with interrupt, Read looks at woken after it has set its deadline. When it fails it
+// forgets what came in between: whoever reads looks for what is wanted after that.
+func (s *socket) wake() {
+	s.woken.Store(true)
+	_ = s.SetReadDeadline(time.Unix(1, 0))
+}
+
+// wakes says whether Read is not to block.
+func (s *socket) wakes(err error) error {
+	if err == nil && s.woken.Load() {
+		err = os.ErrDeadlineExceeded
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.woken.Store(false)
+	}
+	return err
+}
+
 // Read reads at least one byte.
 func (s *socket) Read(p []byte) (n int, err error) {
 	if !s.armed {
@@ -101,10 +123,13 @@ func (s *socket) Read(p []byte) (n int, err error) {
 func (s *socket) readBlocking(p []byte) (int, error) {
 	s.wait()
 	defer s.resume()
-	if err := s.deadline(s.idleAfter); err != nil {
+	if err := s.wakes(s.deadline(s.idleAfter)); err != nil {
 		return 0, err
 	}
 	n, err := s.Conn.Read(p)
+	if n == 0 {
+		err = s.wakes(err)
+	}
 	return n, s.orStopped(err)
 }
 
@@ -129,7 +154,7 @@ func (s *socket) readEager(p []byte) (n int, err error) {
 	if err := s.setLow(false); err != nil {
 		return 0, err
 	}
-	if err := s.deadline(s.idleAfter); err != nil {
+	if err := s.wakes(s.deadline(s.idleAfter)); err != nil {
 		return 0, err
 	}
 	var failed error
@@ -139,6 +164,8 @@ func (s *socket) readEager(p []byte) (n int, err error) {
 	})
 	if err == nil {
 		err = failed
+	} else {
+		err = s.wakes(err)
 	}
 	return s.took(n, len(p)), s.orStopped(err)
 }

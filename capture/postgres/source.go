@@ -33,10 +33,11 @@ type Source struct {
 	metrics metrics
 	catalog catalog
 	confirm *confirmation
+	wake    wakeup
 
-	mu     sync.Mutex
-	conn   *session // of Run, until Close
-	export *export  // what Prepare left for Snapshot
+	mu       sync.Mutex
+	conn     *session  // of Run, until Close
+	prepared *prepared // what Prepare left for Snapshot
 }
 
 // New returns a source. It connects when Inspect is called. Its errors are those of
@@ -115,6 +116,12 @@ func (s *Source) newStream(conn *session, from capture.Position, out capture.Emi
 	st := s.newRows(conn.database, out)
 	st.frames, st.lastCommit = newFrames(conn.reader), from.Offset
 	st.pace = func(behind bool) { conn.socket.behind = behind }
+	st.patience = func(short bool) {
+		conn.socket.idleAfter = idleAfter
+		if short {
+			conn.socket.idleAfter = askGap
+		}
+	}
 	st.reached(from.Offset)
 	st.told = st.pos
 	return st
@@ -138,6 +145,7 @@ func (s *Source) serve(ctx context.Context, conn *session, st *stream) error {
 	defer cancel()
 	defer context.AfterFunc(running, conn.socket.interrupt)()
 	conn.socket.arm(st.out.Wait, st.out.Resume, idleAfter)
+	s.wake.socket.Store(conn.socket)
 
 	confirmed := make(chan error, 1)
 	go func() {
@@ -173,6 +181,7 @@ func (s *stream) run(ctx context.Context) error {
 			return err
 		}
 		s.shrink()
+		s.await()
 		n, err := s.frames.fill()
 		switch {
 		case err == nil:
@@ -211,15 +220,15 @@ func (s *stream) drain(ctx context.Context) error {
 			return err
 		}
 	}
-	if !s.open && s.pos > s.told {
+	if !s.open && (s.pos > s.told || s.src.wake.idle.Load()) {
 		return s.idle(ctx)
 	}
 	return nil
 }
 
-// tick is called when nothing came for idleAfter.
+// tick is called when nothing came for idleAfter, or less if somebody waits or has woken us.
 func (s *stream) tick(ctx context.Context) error {
-	if s.open {
+	if s.open || s.now-s.idleAt < idleAfter.Microseconds() && !s.src.wake.idle.Load() {
 		return nil
 	}
 	return s.idle(ctx)
