@@ -47,9 +47,9 @@ type Source interface {
 	// user, if it does not become free.
 	Inspect(ctx context.Context) (LogInfo, error)
 	// Prepare creates what the log needs and returns the position from which a first
-	// run reads. What it creates, Inspect reports as Ready from then on. With snapshot it
+	// run reads, and with snapshot the tables of which the log has all changes since. What it creates, Inspect reports as Ready from then on. With snapshot it
 	// also keeps the tables as they are at that position in sight, for Snapshot.
-	Prepare(ctx context.Context, snapshot bool) (Position, error)
+	Prepare(ctx context.Context, snapshot bool) (Position, []CapturedTable, error)
 	// Discard gives up what a Prepare before has created, so that the next one begins
 	// anew. It is called for a snapshot that was interrupted.
 	Discard(ctx context.Context) error

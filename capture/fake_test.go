@@ -126,7 +126,8 @@ func (s *fakeSource) Inspect(context.Context) (LogInfo, error) {
 }
 
 // Prepare begins at the log's start, or with a snapshot at its end.
-func (s *fakeSource) Prepare(_ context.Context, snapshot bool) (Position, error) {
+func (s *fakeSource) Prepare(_ context.Context, snapshot bool) (Position, []CapturedTable, error) {
+	tables, _ := s.Tables(context.Background())
 	end := s.log.end()
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -135,7 +136,7 @@ func (s *fakeSource) Prepare(_ context.Context, snapshot bool) (Position, error)
 		s.log.confirmed, s.log.prepared = Position{Offset: end.Offset + 4}, len(s.log.txs)
 		s.log.head = end.Offset + 8
 	}
-	return s.log.confirmed, nil
+	return s.log.confirmed, tables, nil
 }
 
 func (s *fakeSource) Discard(context.Context) error {

@@ -38,14 +38,11 @@ func newSnapshot(ctx context.Context, cfg *Config, src Source, info LogInfo, s *
 			return nil, err
 		}
 	}
-	// Those that the slot covers; one that joins later is found then.
-	if p.first, err = src.Tables(ctx); err != nil {
-		return nil, err
-	}
-	at, err := src.Prepare(ctx, true)
+	at, tables, err := src.Prepare(ctx, true)
 	if err != nil {
 		return nil, err
 	}
+	p.first = tables // one that joins from now on is found later
 	cfg.Log.Info("slot and publication are ready", "position", at.Offset)
 	p.prog.base, p.prog.seen, p.lastCut, p.send.last = at, at, at, at
 	return p, p.routeEnd(ctx)

@@ -145,7 +145,7 @@ func checkLog(cfg *Config, s *state, info LogInfo) error {
 	switch running := was.Snapshot == snapshotRunning; {
 	case running:
 	case info.Lost != nil:
-		return lostLog("%w", info.Lost)
+		return &logLost{stop{err: info.Lost, hint: HintOf(info.Lost)}}
 	case !info.Ready:
 		return lostLog("the slot or publication that this capture had read to %d is gone", was.Position.Offset)
 	}
@@ -164,7 +164,7 @@ func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *s
 	from := info.Lowest
 	if !info.Ready {
 		var err error
-		if from, err = src.Prepare(ctx, false); err != nil {
+		if from, _, err = src.Prepare(ctx, false); err != nil {
 			return nil, err
 		}
 		cfg.Log.Info("slot and publication are ready", "position", from.Offset)

@@ -64,7 +64,7 @@ func BenchmarkLiveDrain(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer src.Close()
-			start, err := src.Prepare(b.Context(), false)
+			start, _, err := src.Prepare(b.Context(), false)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -182,7 +182,7 @@ func BenchmarkLiveLatency(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	start, err := src.Prepare(b.Context(), false)
+	start, _, err := src.Prepare(b.Context(), false)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -33,8 +33,11 @@ func wantRefused(t *testing.T, cfg Config, code int, message, hint string) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		var info capture.LogInfo
-		if info, err = src.Inspect(ctx); err == nil && !info.Ready {
-			_, err = src.Prepare(ctx, false)
+		if info, err = src.Inspect(ctx); err == nil {
+			err = info.Lost
+		}
+		if err == nil && !info.Ready {
+			_, _, err = src.Prepare(ctx, false)
 		}
 		if err == nil {
 			err = src.Run(ctx, info.Lowest, newRecorder(t))

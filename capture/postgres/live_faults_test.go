@@ -288,8 +288,11 @@ func TestLivePublicationGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			_, err = src.Inspect(t.Context())
-			wantStop(t, err, "but publication", "new epoch")
+			info, err := src.Inspect(t.Context())
+			if err != nil || info.Ready {
+				t.Errorf("ready %t, %v", info.Ready, err)
+			}
+			wantStop(t, info.Lost, "but publication", "new epoch")
 		})
 	}
 }

@@ -48,7 +48,7 @@ func readOnce(b *testing.B, cfg Config, rows int) time.Duration {
 		b.Fatal(err)
 	}
 	defer src.Close()
-	if _, err := src.Prepare(b.Context(), true); err != nil {
+	if _, _, err := src.Prepare(b.Context(), true); err != nil {
 		b.Fatal(err)
 	}
 	out := &stopAt{appender: &appender{}, want: rows + 1, stop: context.CancelFunc(func() {})}

@@ -51,7 +51,7 @@ func (l *live) trySnapshot(anew bool, between func()) error {
 	if _, err := src.Inspect(ctx); err != nil {
 		return err
 	}
-	at, err := src.Prepare(ctx, true)
+	at, _, err := src.Prepare(ctx, true)
 	if err != nil {
 		return err
 	}

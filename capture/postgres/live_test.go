@@ -118,7 +118,8 @@ func (l *live) position() (capture.Position, error) {
 		return capture.Position{}, err
 	}
 	if !info.Ready {
-		return l.source.Prepare(ctx, false)
+		at, _, err := l.source.Prepare(ctx, false)
+		return at, err
 	}
 	if l.rec.pos.Compare(info.Lowest) < 0 {
 		return info.Lowest, nil

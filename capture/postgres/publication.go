@@ -33,12 +33,24 @@ func (s *Source) fitPublication(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.fit(ctx, sql, nil); err != nil {
+		return err
+	}
+	return s.warnKeyless(ctx, sql)
+}
+
+// fit is fitPublication; with tolerate, errors about some of the tables, or all, go there
+// first, and only what comes back ends it.
+func (s *Source) fit(ctx context.Context, sql *pgx.Conn, tolerate func(error) error) error {
 	exists, err := publicationExists(ctx, sql, s.cfg.Publication)
 	if err != nil {
 		return err
 	}
+	if tolerate != nil && !exists {
+		return stop(hintPublication, "publication %q does not exist any more", s.cfg.Publication)
+	}
 	if len(s.cfg.Tables) == 0 && exists {
-		return s.warnKeyless(ctx, sql)
+		return nil
 	}
 	if len(s.cfg.Tables) == 0 && !s.cfg.CreatePublication {
 		return s.noPublication(nil)
@@ -48,16 +60,16 @@ func (s *Source) fitPublication(ctx context.Context) error {
 		return err
 	}
 	wanted, err := s.selectTables(all)
-	if err != nil {
-		return err
+	if tolerate != nil {
+		err = tolerate(err)
 	}
-	if !exists {
+	switch {
+	case err != nil || len(wanted) == 0:
+		return err
+	case !exists:
 		return s.createPublication(ctx, sql, wanted)
 	}
-	if err := s.alterPublication(ctx, sql, wanted); err != nil {
-		return err
-	}
-	return s.warnKeyless(ctx, sql)
+	return s.alterPublication(ctx, sql, wanted, tolerate)
 }
 
 func publicationExists(ctx context.Context, sql *pgx.Conn, name string) (exists bool, err error) {
@@ -92,7 +104,8 @@ func listTables(ctx context.Context, sql *pgx.Conn) ([]catalogTable, error) {
 	return tables, nil
 }
 
-// selectTables returns the tables that the patterns of the configuration name.
+// selectTables returns the tables that the patterns of the configuration name, also with an
+// error about those that are not there.
 func (s *Source) selectTables(all []catalogTable) ([]catalogTable, error) {
 	patterns := s.cfg.patterns()
 	if len(patterns) == 0 {
@@ -119,7 +132,7 @@ func (s *Source) selectTables(all []catalogTable) ([]catalogTable, error) {
 		return t.root != t.tableName && slices.ContainsFunc(roots, func(r catalogTable) bool { return r.tableName == t.root })
 	})
 	if len(missing) > 0 {
-		return nil, misconfigured("write schema.table as the database has it; names are case-sensitive. Views, unlogged and temporary tables have no changes in the log",
+		return wanted, misconfigured("write schema.table as the database has it; names are case-sensitive. Views, unlogged and temporary tables have no changes in the log",
 			"there is no table %s", strings.Join(missing, ", "))
 	}
 	if len(wanted) == 0 {
@@ -198,13 +211,39 @@ func names(tables []catalogTable) string {
 	return strings.Join(list, ", ")
 }
 
-// alterPublication adds and removes tables, so that it holds those that are wanted.
-func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []catalogTable) error {
+// alterPublication adds and removes tables, so that it holds those that are wanted; with
+// tolerate one by one, since a statement that fails for one table does nothing for any.
+func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []catalogTable, tolerate func(error) error) error {
 	published, err := s.published(ctx, sql)
 	if err != nil {
 		return err
 	}
-	var add, drop []catalogTable
+	add, drop, err := s.differences(wanted, published)
+	if tolerate == nil {
+		if err == nil {
+			err = s.alter(ctx, sql, "ADD", add)
+		}
+		if err == nil {
+			err = s.alter(ctx, sql, "DROP", drop)
+		}
+		return err
+	}
+	if err := tolerate(err); err != nil {
+		return err
+	}
+	for verb, tables := range map[string][]catalogTable{"ADD": add, "DROP": drop} {
+		for _, t := range tables {
+			if err := tolerate(s.alter(ctx, sql, verb, []catalogTable{t})); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// differences returns the tables that the publication lacks, and those that it should not
+// have; an error tells of such that cannot be taken out.
+func (s *Source) differences(wanted []catalogTable, published *publishedTables) (add, drop []catalogTable, err error) {
 	for _, t := range wanted {
 		if !published.has(t.tableName) {
 			add = append(add, t)
@@ -220,14 +259,11 @@ func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []c
 	}
 	for _, t := range published.tables {
 		if !isWanted(t) && !published.isMember(t) {
-			return misconfigured("list that table too, or leave the list of tables empty, or use a publication of this capture's own",
+			return add, drop, misconfigured("list that table too, or leave the list of tables empty, or use a publication of this capture's own",
 				"publication %q is for all tables, or all of a schema, and so also holds %s", s.cfg.Publication, t)
 		}
 	}
-	if err := s.alter(ctx, sql, "ADD", add); err != nil {
-		return err
-	}
-	return s.alter(ctx, sql, "DROP", drop)
+	return add, drop, nil
 }
 
 func (s *Source) alter(ctx context.Context, sql *pgx.Conn, verb string, tables []catalogTable) error {

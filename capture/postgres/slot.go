@@ -39,7 +39,7 @@ func (s *Source) Inspect(ctx context.Context) (capture.LogInfo, error) {
 	if err != nil || state == nil {
 		return info, err
 	}
-	if err := s.checkSlot(ctx, sql, state); err != nil {
+	if info.Lost, err = s.checkSlot(ctx, sql, state); err != nil || info.Lost != nil {
 		return info, err
 	}
 	info.Ready, info.Lowest = true, capture.Position{Offset: uint64(state.confirmed)}
@@ -120,28 +120,29 @@ func (s *Source) inUse(state *slotState, waited time.Duration) error {
 		s.cfg.Slot, *state.pid, text(state.application), text(state.user), text(state.client), waited.Round(time.Second))
 }
 
-// checkSlot looks whether a slot is ours to read from.
-func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState) error {
+// checkSlot looks whether a slot is ours to read from. lost says why what it should have
+// kept cannot be read any more.
+func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState) (lost, err error) {
 	const another = "choose another slot name, or drop that slot if nobody needs it"
 	switch {
 	case state.plugin == "":
-		return misconfigured(another, "slot %q is one for physical replication", s.cfg.Slot)
+		return nil, misconfigured(another, "slot %q is one for physical replication", s.cfg.Slot)
 	case state.plugin != plugin:
-		return misconfigured(another, "slot %q is of output plugin %s, not %s", s.cfg.Slot, state.plugin, plugin)
+		return nil, misconfigured(another, "slot %q is of output plugin %s, not %s", s.cfg.Slot, state.plugin, plugin)
 	case state.database != sql.Config().Database:
-		return misconfigured(another, "slot %q is of database %q, not %q", s.cfg.Slot, state.database, sql.Config().Database)
+		return nil, misconfigured(another, "slot %q is of database %q, not %q", s.cfg.Slot, state.database, sql.Config().Database)
 	case state.walStatus == "unreserved":
 		s.log.Warn("the server is about to remove log that the slot needs", "slot", s.cfg.Slot, "hint", "raise max_slot_wal_keep_size")
 	case state.walStatus == "lost":
-		return unfit("the server removed log that the slot needed (max_slot_wal_keep_size, or a conflict on a standby): changes are lost to this slot. Drop it; the way on is a new epoch",
-			"slot %q was invalidated by the server", s.cfg.Slot)
+		return unfit("the server removed log that the slot needed (max_slot_wal_keep_size, or a conflict on a standby): changes are lost to this slot. Drop it, or set snapshot: when_needed to read the tables anew in a new epoch",
+			"slot %q was invalidated by the server", s.cfg.Slot), nil
 	}
 	exists, err := publicationExists(ctx, sql, s.cfg.Publication)
 	if err == nil && !exists {
-		err = unfit("changes made while there is no publication cannot be read, also not after it is created again: create it, drop the slot, and open a new epoch",
+		lost = unfit("changes made while there is no publication cannot be read, also not after it is created again: create it and drop the slot, or set snapshot: when_needed to read the tables anew in a new epoch",
 			"slot %q exists, but publication %q does not", s.cfg.Slot, s.cfg.Publication)
 	}
-	return err
+	return lost, err
 }
 
 // Prepare creates the publication, if it is missing, and the slot, and returns the slot's
@@ -149,21 +150,22 @@ func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState)
 // transactions that are running to end. With snapshot, it first sees that the tables may
 // be read. If there are some without a key, which can be read only now and whole, it keeps
 // the connection, and so what the slot exports, until Snapshot has ended or Close.
-func (s *Source) Prepare(ctx context.Context, snapshot bool) (capture.Position, error) {
+func (s *Source) Prepare(ctx context.Context, snapshot bool) (at capture.Position, covered []capture.CapturedTable, err error) {
 	if err := s.fitPublication(ctx); err != nil {
-		return capture.Position{}, err
+		return at, nil, err
 	}
 	export := false
 	if snapshot {
 		tables, err := s.checkReadable(ctx)
 		if err != nil {
-			return capture.Position{}, err
+			return at, nil, err
 		}
+		covered = captured(tables)
 		export = slices.ContainsFunc(tables, (*readTable).keyless)
 	}
 	conn, err := s.cfg.connectReplication(ctx)
 	if err != nil {
-		return capture.Position{}, err
+		return at, nil, err
 	}
 	made, lsn, err := s.createSlot(ctx, conn, export)
 	if err != nil || !export {
@@ -177,7 +179,7 @@ func (s *Source) Prepare(ctx context.Context, snapshot bool) (capture.Position, 
 		}
 		s.mu.Unlock()
 	}
-	return capture.Position{Offset: uint64(lsn)}, err
+	return capture.Position{Offset: uint64(lsn)}, covered, err
 }
 
 func (s *Source) createSlot(ctx context.Context, conn *session, snapshot bool) (made pglogrepl.CreateReplicationSlotResult, lsn pglogrepl.LSN, err error) {

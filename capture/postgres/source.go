@@ -34,6 +34,7 @@ type Source struct {
 	catalog catalog
 	confirm *confirmation
 	wake    wakeup
+	listing listing
 
 	mu       sync.Mutex
 	conn     *session  // of Run, until Close
@@ -51,7 +52,8 @@ func New(cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("configure the PostgreSQL source: %w", err)
 	}
 	s := &Source{cfg: cfg, log: cfg.logger(), metrics: m, confirm: newConfirmation()}
-	s.catalog.cfg = &s.cfg
+	s.catalog.cfg, s.listing.catalog.cfg = &s.cfg, &s.cfg
+	s.listing.said = make(map[string]bool)
 	return s, nil
 }
 
@@ -72,7 +74,7 @@ func (s *Source) Close() error {
 			err = nil
 		}
 	}
-	return errors.Join(err, s.endExport(), s.catalog.close())
+	return errors.Join(err, s.endExport(), s.catalog.close(), s.listing.catalog.close())
 }
 
 // Run reads the log after from until ctx ends, see capture.Source. It leaves the

@@ -206,6 +206,12 @@ func (v *validator) capture(path string, c *Capture) {
 	if c.Topics.Replication < 0 {
 		v.report(CodeInvalidValue, path+".topics.replication", path+".topics.replication is less than 1", "")
 	}
+	if n := c.Backfill.Readers; n < 1 || n > 64 {
+		v.report(CodeInvalidValue, path+".backfill.readers", path+".backfill.readers is not 1 to 64", "")
+	}
+	if c.Backfill.Rate < 0 {
+		v.report(CodeInvalidValue, path+".backfill.rate", path+".backfill.rate is less than 1", "leave it out for no limit")
+	}
 	if c.Postgres == nil {
 		v.missing(path+".postgres", "say which database to tail")
 		return
