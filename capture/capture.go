@@ -123,6 +123,7 @@ type Change struct {
 	Key    []byte // framed Avro; nil: the table has no key, or Op is t
 	Value  []byte // framed Avro envelope; nil for a tombstone
 	NewKey []byte // JSON text of the header __debezium.newkey on the delete (and its tombstone) of a key change; else nil
+	Part   bool   // the log has only a part of the new row: values that the change left alone are not in it
 	OldKey []byte // JSON text of the header __debezium.oldkey on the create of a key change; else nil
 }
 

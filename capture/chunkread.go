@@ -191,7 +191,7 @@ func (e *engine) write(ctx context.Context, n int) error {
 				if !r.chunk.Written(backfill.Place{File: seen.File, Offset: seen.Offset}) {
 					break
 				}
-				if !r.window.Holds(r.version.Log) { // the table is another by now
+				if !e.usable(j, r) {
 					e.rewind(j, s)
 					break
 				}
@@ -206,6 +206,26 @@ func (e *engine) write(ctx context.Context, n int) error {
 		}
 	}
 	return nil
+}
+
+// tornAt is after how many readings in vain an operator is told.
+const tornAt = 20
+
+// usable says whether a chunk that was read can be written. It cannot if the table is another
+// by now, or if a change came by of which the log has only a part: the row as the chunk has
+// it must not be written after that, and without it the values that the change left alone
+// would be nowhere. Such chunks are made smaller, so that their rows are left alone for as
+// long as the reading takes.
+func (e *engine) usable(j *job, r *chunkRead) bool {
+	torn := r.window.Torn()
+	if torn > 0 {
+		j.size.Late()
+		if j.torn++; j.torn%tornAt == 0 {
+			e.log.Warn("rows are read in vain: they change all the time, and the log leaves out values that a change does not touch",
+				"backfill", j.b.ID, "table", j.b.Table(), "times", j.torn, "hint", "ALTER TABLE … REPLICA IDENTITY FULL, while the backfill runs")
+		}
+	}
+	return torn == 0 && r.window.Holds(r.version.Log)
 }
 
 // writeChunk writes the rows of a chunk that are left as a transaction of their own, with
@@ -229,6 +249,7 @@ func (e *engine) writeChunk(ctx context.Context, r *chunkRead) error {
 	failpoint("chunk-written")
 	e.p.prog.advance(&s.ranged, &r.chunk)
 	s.armed = s.armed[1:]
+	j.torn = 0
 	e.release(r)
 	j.b.Rows, j.b.Read = j.progress()
 	e.p.cfg.Monitor.backfill(j.b)

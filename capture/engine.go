@@ -152,10 +152,12 @@ func (e *engine) change(t *backfill.Tracker, c *Change, first bool) {
 	if first {
 		t.Begin(e.commit)
 	}
-	switch c.Op {
-	case 0: // the tombstone of a delete that was noted
-	case 't':
+	switch {
+	case c.Op == 0: // the tombstone of a delete that was noted
+	case c.Op == 't':
 		t.Truncated()
+	case c.Part:
+		t.ChangedPart(c.Key)
 	default:
 		t.Changed(c.Key)
 	}

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,8 +55,8 @@ type fakeTx struct {
 type fakeRow struct {
 	table string
 	key   int64
-	op    byte // c, u, d, t, r
-	text  string
+	op    byte   // c, u, d, t, r
+	text  string // "~7": version 7 of a row of which the log has only a part
 }
 
 var errFake = errors.New("the log's connection broke")
@@ -186,7 +187,7 @@ func (l *fakeLog) tables(n int, rows bool) map[string][]fakeRow {
 			case !rows:
 				continue
 			}
-			state[r.table][r.key] = fakeRow{table: r.table, key: r.key, op: 'r', text: r.text}
+			state[r.table][r.key] = fakeRow{table: r.table, key: r.key, op: 'r', text: strings.TrimPrefix(r.text, "~")}
 		}
 	}
 	tables := make(map[string][]fakeRow)
@@ -281,7 +282,7 @@ func fakeTable(name string) *schemas.Table {
 }
 
 func (s *fakeSource) change(ctx context.Context, r *Route, row fakeRow, lsn uint64, out Emitter) error {
-	c := Change{Route: r, Op: row.op}
+	c := Change{Route: r, Op: row.op, Part: strings.HasPrefix(row.text, "~")}
 	if row.op != 't' {
 		s.key = schemas.AppendLong(schemas.AppendFrame(s.key[:0], r.KeyID), row.key)
 		c.Key = s.key

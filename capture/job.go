@@ -25,6 +25,7 @@ type job struct {
 	retryAt  time.Time // not before
 	rateAt   time.Time // no chunk before, because of the rate
 	told     string    // the last error that was logged
+	torn     int       // chunks that were read in vain since one was written
 }
 
 // span is one range of a job at work.

@@ -169,7 +169,7 @@ func (w *rowWriter) envelope(dst []byte, p *plan, op byte, lsn uint64) (out []by
 
 // emit hands over the records of the row message that encode wrote.
 func (w *rowWriter) emit(ctx context.Context, route *capture.Route) error {
-	w.change = capture.Change{Route: route, Key: w.key, Value: w.value}
+	w.change = capture.Change{Route: route, Key: w.key, Value: w.value, Part: w.msg.op == 'U' && lacksValue(w.msg.new)}
 	if len(route.Table.Key) == 0 {
 		w.change.Key = nil
 	}
@@ -190,6 +190,16 @@ func (w *rowWriter) emit(ctx context.Context, route *capture.Route) error {
 	}
 	w.change.Op, w.change.Value = 0, nil
 	return w.out.Change(ctx, &w.change)
+}
+
+// lacksValue says whether a row has a value that is not in the log.
+func lacksValue(fields []field) bool {
+	for i := range fields {
+		if fields[i].start == fieldUnchanged {
+			return true
+		}
+	}
+	return false
 }
 
 // emitKeyChange hands over three records: the delete of the old key, its tombstone, the
