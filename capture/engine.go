@@ -19,13 +19,14 @@ type engine struct {
 	log   *slog.Logger
 	inbox *inbox
 
-	chunker  Chunker
-	tasks    chan *chunkRead            // to the goroutines that read
-	looks    chan func(context.Context) // to those that look at tables
-	work     sync.WaitGroup             // all goroutines of the engine
-	limit    int                        // chunks that may be under way: their rows are in memory
-	underWay int
-	stepping bool
+	chunker   Chunker
+	tasks     chan *chunkRead            // to the goroutines that read
+	looks     chan func(context.Context) // to those that look at tables
+	work      sync.WaitGroup             // all goroutines of the engine
+	limit     int                        // chunks that may be under way: their rows are in memory
+	underWay  int
+	stepping  bool
+	steppedAt int64 // milliseconds
 
 	known    map[string]*Backfill // all that the state has
 	ended    map[string]*job      // those that have failed, and can be resumed
@@ -132,8 +133,15 @@ func (e *engine) step(ctx context.Context, n int) error {
 	return e.proceed(ctx)
 }
 
-// idle says that step would find nothing to do, at next to no cost.
-func (e *engine) idle() bool { return len(e.jobs) == 0 && e.inbox.count.Load() == 0 }
+// due says whether there may be something to do for step, at next to no cost: at most once a
+// millisecond, by the clock of the transactions, unless something has come in.
+func (e *engine) due(now int64) bool {
+	if e.inbox.count.Load() == 0 && (len(e.jobs) == 0 || e.steppedAt == now) {
+		return false
+	}
+	e.steppedAt = now
+	return true
+}
 
 // begin notes which commit the log shows.
 func (e *engine) begin(tx *Tx) {

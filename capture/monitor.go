@@ -105,7 +105,9 @@ func (m *Monitor) count(op byte) { m.events[op].Add(1) }
 func (m *Monitor) backfill(b *Backfill) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fills[b.ID] = *b
+	if m.fills[b.ID] = *b; b.State == BackfillDone || b.State == BackfillCancelled {
+		delete(m.fills, b.ID)
+	}
 }
 
 // Backfills returns the backfills that have not ended, or have failed, in the order of
@@ -115,9 +117,7 @@ func (m *Monitor) Backfills() []Backfill {
 	defer m.mu.Unlock()
 	var list []Backfill
 	for _, b := range m.fills {
-		if b.State != BackfillDone && b.State != BackfillCancelled {
-			list = append(list, b)
-		}
+		list = append(list, b)
 	}
 	slices.SortFunc(list, func(a, b Backfill) int {
 		return cmp.Or(a.Requested.Compare(b.Requested), cmp.Compare(a.ID, b.ID))

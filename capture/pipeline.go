@@ -234,7 +234,7 @@ func (p *pipeline) Commit(ctx context.Context, end Position) error {
 			return err
 		}
 	}
-	if p.engine.idle() {
+	if !p.engine.due(p.now) {
 		return nil
 	}
 	return p.engine.step(ctx, stepOne)
