@@ -58,19 +58,23 @@ func unfit(hint, format string, args ...any) error {
 
 // SQLSTATE codes that this package knows. Source: PostgreSQL's appendix "Error Codes".
 const (
-	stateInvalidPassword  = "28P01"
-	stateInvalidAuth      = "28000"
-	stateNoDatabase       = "3D000"
-	stateNoPrivilege      = "42501"
-	stateUndefinedObject  = "42704"
-	stateDuplicateObject  = "42710"
-	stateConfigLimit      = "53400"
-	stateObjectInUse      = "55006"
-	stateNotPrerequisite  = "55000"
-	stateUndefinedFile    = "58P01"
-	stateUntranslatable   = "22P05"
-	stateUndefinedTable   = "42P01"
-	stateFeatureNotForSrv = "0A000"
+	stateInvalidPassword    = "28P01"
+	stateInvalidAuth        = "28000"
+	stateNoDatabase         = "3D000"
+	stateNoPrivilege        = "42501"
+	stateTooManyConnections = "53300"
+	stateCanceled           = "57014"
+	stateLockTimeout        = "55P03"
+	stateReadOnly           = "25006"
+	stateUndefinedObject    = "42704"
+	stateDuplicateObject    = "42710"
+	stateConfigLimit        = "53400"
+	stateObjectInUse        = "55006"
+	stateNotPrerequisite    = "55000"
+	stateUndefinedFile      = "58P01"
+	stateUntranslatable     = "22P05"
+	stateUndefinedTable     = "42P01"
+	stateFeatureNotForSrv   = "0A000"
 )
 
 // sqlState returns the SQLSTATE of a server's error, "" if err is none.

@@ -33,6 +33,12 @@ func (s *Source) fitPublication(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.fitPublicationOn(ctx, sql)
+}
+
+// fitPublicationOn is fitPublication over a connection, or in the transaction that is open
+// there.
+func (s *Source) fitPublicationOn(ctx context.Context, sql *pgx.Conn) error {
 	exists, err := publicationExists(ctx, sql, s.cfg.Publication)
 	if err != nil {
 		return err
@@ -176,12 +182,7 @@ func (s *Source) publicationError(verb string, err error, statement string) erro
 // refuseKeyless refuses to publish tables whose UPDATEs and DELETEs the server would then
 // refuse: that would break the application, not the capture.
 func refuseKeyless(tables []catalogTable) error {
-	var keyless []catalogTable
-	for _, t := range tables {
-		if !t.hasKey {
-			keyless = append(keyless, t)
-		}
-	}
+	keyless := keylessOf(tables)
 	if len(keyless) == 0 {
 		return nil
 	}
@@ -204,22 +205,9 @@ func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []c
 	if err != nil {
 		return err
 	}
-	var add, drop []catalogTable
-	for _, t := range wanted {
-		if !published.has(t.tableName) {
-			add = append(add, t)
-		}
-	}
-	isWanted := func(t tableName) bool {
-		return slices.ContainsFunc(wanted, func(w catalogTable) bool { return published.covers(w.tableName, t) })
-	}
-	for _, t := range published.members {
-		if !isWanted(t) {
-			drop = append(drop, catalogTable{tableName: t})
-		}
-	}
+	add, drop := published.difference(wanted)
 	for _, t := range published.tables {
-		if !isWanted(t) && !published.isMember(t) {
+		if !published.wanted(wanted, t) && !published.isMember(t) {
 			return misconfigured("list that table too, or leave the list of tables empty, or use a publication of this capture's own",
 				"publication %q is for all tables, or all of a schema, and so also holds %s", s.cfg.Publication, t)
 		}
@@ -230,11 +218,15 @@ func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []c
 	return s.alter(ctx, sql, "DROP", drop)
 }
 
+func (s *Source) alterStatement(verb string, tables []catalogTable) string {
+	return fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", quoteIdent(s.cfg.Publication), verb, quotedList(tables))
+}
+
 func (s *Source) alter(ctx context.Context, sql *pgx.Conn, verb string, tables []catalogTable) error {
 	if len(tables) == 0 {
 		return nil
 	}
-	statement := fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", quoteIdent(s.cfg.Publication), verb, quotedList(tables))
+	statement := s.alterStatement(verb, tables)
 	if !s.cfg.CreatePublication {
 		what := "does not hold"
 		if verb == "DROP" {
@@ -271,6 +263,26 @@ func (p *publishedTables) has(t tableName) bool {
 // covers says whether other is t or one of its partitions.
 func (p *publishedTables) covers(t, other tableName) bool {
 	return t == other || slices.Contains(p.ancestors[other], t)
+}
+
+// wanted says whether t is one of tables, or a partition of one.
+func (p *publishedTables) wanted(tables []catalogTable, t tableName) bool {
+	return slices.ContainsFunc(tables, func(w catalogTable) bool { return p.covers(w.tableName, t) })
+}
+
+// difference is what has to be added and dropped for the publication to hold wanted.
+func (p *publishedTables) difference(wanted []catalogTable) (add, drop []catalogTable) {
+	for _, t := range wanted {
+		if !p.has(t.tableName) {
+			add = append(add, t)
+		}
+	}
+	for _, t := range p.members {
+		if !p.wanted(wanted, t) {
+			drop = append(drop, catalogTable{tableName: t})
+		}
+	}
+	return add, drop
 }
 
 // isMember says whether t is named, or a table of which it is a partition.
@@ -317,25 +329,25 @@ func (s *Source) published(ctx context.Context, sql *pgx.Conn) (*publishedTables
 	return p, nil
 }
 
-// warnKeyless says which published tables cannot be updated.
-func (s *Source) warnKeyless(ctx context.Context, sql *pgx.Conn) error {
+// keylessPublished lists the published tables whose rows cannot be updated.
+func (s *Source) keylessPublished(ctx context.Context, sql *pgx.Conn) ([]catalogTable, error) {
 	published, err := s.published(ctx, sql)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all, err := listTables(ctx, sql)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var keyless []catalogTable
-	for _, t := range all {
-		if !t.hasKey && slices.Contains(published.tables, t.tableName) {
-			keyless = append(keyless, t)
-		}
-	}
-	if len(keyless) > 0 {
+	return slices.DeleteFunc(keylessOf(all), func(t catalogTable) bool { return !slices.Contains(published.tables, t.tableName) }), nil
+}
+
+// warnKeyless says which published tables cannot be updated.
+func (s *Source) warnKeyless(ctx context.Context, sql *pgx.Conn) error {
+	keyless, err := s.keylessPublished(ctx, sql)
+	if err == nil && len(keyless) > 0 {
 		s.log.Warn("published tables without a key: the server refuses their UPDATEs and DELETEs", "tables", names(keyless),
 			"hint", "add a primary key, or ALTER TABLE … REPLICA IDENTITY FULL")
 	}
-	return nil
+	return err
 }
