@@ -37,4 +37,5 @@ type Checked struct {
 type CheckOptions struct {
 	Snapshot bool // the first start reads the tables
 	Deep     bool // also what costs more: every table is read, the log is read
+	Offline  bool // only the configuration: nothing is connected to
 }

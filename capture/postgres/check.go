@@ -94,6 +94,9 @@ func Check(ctx context.Context, cfg Config, o capture.CheckOptions) (capture.Che
 	}
 	c := &checker{source: src, options: o}
 	c.encryption()
+	if o.Offline {
+		return c.out, nil
+	}
 	sql, err := cfg.connectChecking(ctx)
 	if err != nil {
 		c.refused(err)
