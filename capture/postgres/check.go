@@ -153,7 +153,7 @@ func (c *Config) connectChecking(ctx context.Context) (*pgx.Conn, error) {
 	}
 	c.setParams(&conf.Config)
 	delete(conf.RuntimeParams, "synchronous_commit")
-	maps.Copy(conf.RuntimeParams, map[string]string{"statement_timeout": "30s", "lock_timeout": "5s"})
+	maps.Copy(conf.RuntimeParams, map[string]string{"statement_timeout": "30s", "lock_timeout": "3s"})
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return nil, connectError("connect to PostgreSQL", conf.User, conf.Database, err)

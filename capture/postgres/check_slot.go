@@ -17,7 +17,7 @@ import (
 
 const (
 	// slotPatience is how long a temporary slot may take to come.
-	slotPatience = 10 * time.Second
+	slotPatience = 5 * time.Second
 	// decodePatience is how long what was written to the log may take to come out of it.
 	decodePatience = 10 * time.Second
 	// muchRetained is the log that a slot without a reader keeps before it is a warning.

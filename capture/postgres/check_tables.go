@@ -20,6 +20,9 @@ const (
 	namedAtMost = 10
 )
 
+// hintLocked is the mend of a lock that another session holds.
+const hintLocked = "another session holds a lock on the table, as ALTER TABLE does: try again when it has ended; SELECT pid, query FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks WHERE mode = 'AccessExclusiveLock')"
+
 // checkTables makes the publication as a start would, in a transaction that is rolled back,
 // and reads from its tables there.
 func (c *checker) checkTables(ctx context.Context, sql *pgx.Conn) error {
@@ -74,6 +77,9 @@ func (c *checker) checkPublication(ctx context.Context, sql *pgx.Conn) (fitted b
 		return false, errors.Join(err, back)
 	}
 	f := capture.Finding{Severity: capture.SeverityError, Found: err.Error(), Mend: hintOf(err)}
+	if sqlState(err) == stateLockTimeout {
+		f.Mend = hintLocked
+	}
 	f.Code, f.Setting, f.SQL, err = c.publicationCode(ctx, sql, err)
 	if err == nil {
 		c.add(f)
@@ -200,7 +206,7 @@ func someNames(tables []catalogTable) string {
 // readTables sees that the tables may be read, and reads a row of them. If the first start
 // does not read them, nobody has to be able to.
 func (c *checker) readTables(ctx context.Context, sql *pgx.Conn) error {
-	if !c.options.Snapshot || c.slot != nil || len(c.tables) == 0 {
+	if !c.options.Snapshot || c.slot != nil || len(c.tables) == 0 || c.has(CodePublicationUsed) {
 		return nil
 	}
 	if err := c.source.refuseUnreadable(c.tables); err != nil {
@@ -265,6 +271,9 @@ func (c *checker) readRow(ctx context.Context, sql *pgx.Conn, t *readTable) erro
 	if back := execute(ctx, sql, "ROLLBACK TO SAVEPOINT read"); back != nil {
 		return errors.Join(err, back)
 	}
-	c.fail(CodeRead, "tables", t.readError(err))
+	if err = t.readError(err); sqlState(err) == stateLockTimeout {
+		err = &Error{err, hintLocked, false, codeEnvironment}
+	}
+	c.fail(CodeRead, "tables", err)
 	return nil
 }

@@ -67,7 +67,7 @@ func Check(ctx context.Context, cfg Config, o sinks.CheckOptions) ([]sinks.Findi
 		return nil, err
 	}
 	to.RuntimeParams["application_name"] = "tailrace doctor"
-	to.RuntimeParams["lock_timeout"], to.RuntimeParams["statement_timeout"] = "5s", "30s"
+	to.RuntimeParams["lock_timeout"], to.RuntimeParams["statement_timeout"] = "3s", "30s"
 	c := &checker{cfg: cfg, to: to, tables: o.Tables}
 	c.encryption()
 	if o.Offline {
