@@ -33,6 +33,12 @@ func (s *Source) fitPublication(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.fitPublicationOn(ctx, sql)
+}
+
+// fitPublicationOn is fitPublication over a connection, or in the transaction that is open
+// there.
+func (s *Source) fitPublicationOn(ctx context.Context, sql *pgx.Conn) error {
 	if err := s.fit(ctx, sql, nil); err != nil {
 		return err
 	}
@@ -85,7 +91,7 @@ func publicationExists(ctx context.Context, sql *pgx.Conn, name string) (exists 
 func listTables(ctx context.Context, sql *pgx.Conn) ([]catalogTable, error) {
 	const query = `SELECT n.nspname::text, c.relname::text, rn.nspname::text, r.relname::text,
 		c.relreplident = 'f' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND
-			(i.indisprimary AND c.relreplident = 'd' OR i.indisreplident AND c.relreplident = 'i'))
+			(i.indisprimary AND i.indimmediate AND c.relreplident = 'd' OR i.indisreplident AND c.relreplident = 'i'))
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_class r ON r.oid = coalesce(pg_partition_root(c.oid), c.oid) JOIN pg_namespace rn ON rn.oid = r.relnamespace
 		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
@@ -189,12 +195,7 @@ func (s *Source) publicationError(verb string, err error, statement string) erro
 // refuseKeyless refuses to publish tables whose UPDATEs and DELETEs the server would then
 // refuse: that would break the application, not the capture.
 func refuseKeyless(tables []catalogTable) error {
-	var keyless []catalogTable
-	for _, t := range tables {
-		if !t.hasKey {
-			keyless = append(keyless, t)
-		}
-	}
+	keyless := keylessOf(tables)
 	if len(keyless) == 0 {
 		return nil
 	}
@@ -244,21 +245,9 @@ func (s *Source) alterPublication(ctx context.Context, sql *pgx.Conn, wanted []c
 // differences returns the tables that the publication lacks, and those that it should not
 // have; an error tells of such that cannot be taken out.
 func (s *Source) differences(wanted []catalogTable, published *publishedTables) (add, drop []catalogTable, err error) {
-	for _, t := range wanted {
-		if !published.has(t.tableName) {
-			add = append(add, t)
-		}
-	}
-	isWanted := func(t tableName) bool {
-		return slices.ContainsFunc(wanted, func(w catalogTable) bool { return published.covers(w.tableName, t) })
-	}
-	for _, t := range published.members {
-		if !isWanted(t) {
-			drop = append(drop, catalogTable{tableName: t})
-		}
-	}
+	add, drop = published.difference(wanted)
 	for _, t := range published.tables {
-		if !isWanted(t) && !published.isMember(t) {
+		if !published.wanted(wanted, t) && !published.isMember(t) {
 			return add, drop, misconfigured("list that table too, or leave the list of tables empty, or use a publication of this capture's own",
 				"publication %q is for all tables, or all of a schema, and so also holds %s", s.cfg.Publication, t)
 		}
@@ -266,11 +255,15 @@ func (s *Source) differences(wanted []catalogTable, published *publishedTables) 
 	return add, drop, nil
 }
 
+func (s *Source) alterStatement(verb string, tables []catalogTable) string {
+	return fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", quoteIdent(s.cfg.Publication), verb, quotedList(tables))
+}
+
 func (s *Source) alter(ctx context.Context, sql *pgx.Conn, verb string, tables []catalogTable) error {
 	if len(tables) == 0 {
 		return nil
 	}
-	statement := fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", quoteIdent(s.cfg.Publication), verb, quotedList(tables))
+	statement := s.alterStatement(verb, tables)
 	if !s.cfg.CreatePublication {
 		what := "does not hold"
 		if verb == "DROP" {
@@ -307,6 +300,26 @@ func (p *publishedTables) has(t tableName) bool {
 // covers says whether other is t or one of its partitions.
 func (p *publishedTables) covers(t, other tableName) bool {
 	return t == other || slices.Contains(p.ancestors[other], t)
+}
+
+// wanted says whether t is one of tables, or a partition of one.
+func (p *publishedTables) wanted(tables []catalogTable, t tableName) bool {
+	return slices.ContainsFunc(tables, func(w catalogTable) bool { return p.covers(w.tableName, t) })
+}
+
+// difference is what has to be added and dropped for the publication to hold wanted.
+func (p *publishedTables) difference(wanted []catalogTable) (add, drop []catalogTable) {
+	for _, t := range wanted {
+		if !p.has(t.tableName) {
+			add = append(add, t)
+		}
+	}
+	for _, t := range p.members {
+		if !p.wanted(wanted, t) {
+			drop = append(drop, catalogTable{tableName: t})
+		}
+	}
+	return add, drop
 }
 
 // isMember says whether t is named, or a table of which it is a partition.
@@ -353,25 +366,25 @@ func (s *Source) published(ctx context.Context, sql *pgx.Conn) (*publishedTables
 	return p, nil
 }
 
-// warnKeyless says which published tables cannot be updated.
-func (s *Source) warnKeyless(ctx context.Context, sql *pgx.Conn) error {
+// keylessPublished lists the published tables whose rows cannot be updated.
+func (s *Source) keylessPublished(ctx context.Context, sql *pgx.Conn) ([]catalogTable, error) {
 	published, err := s.published(ctx, sql)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all, err := listTables(ctx, sql)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var keyless []catalogTable
-	for _, t := range all {
-		if !t.hasKey && slices.Contains(published.tables, t.tableName) {
-			keyless = append(keyless, t)
-		}
-	}
-	if len(keyless) > 0 {
+	return slices.DeleteFunc(keylessOf(all), func(t catalogTable) bool { return !slices.Contains(published.tables, t.tableName) }), nil
+}
+
+// warnKeyless says which published tables cannot be updated.
+func (s *Source) warnKeyless(ctx context.Context, sql *pgx.Conn) error {
+	keyless, err := s.keylessPublished(ctx, sql)
+	if err == nil && len(keyless) > 0 {
 		s.log.Warn("published tables without a key: the server refuses their UPDATEs and DELETEs", "tables", names(keyless),
 			"hint", "add a primary key, or ALTER TABLE … REPLICA IDENTITY FULL")
 	}
-	return nil
+	return err
 }

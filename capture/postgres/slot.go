@@ -23,7 +23,7 @@ func (s *Source) Inspect(ctx context.Context) (capture.LogInfo, error) {
 	if err != nil {
 		return capture.LogInfo{}, err
 	}
-	if err := checkServer(ctx, sql); err != nil {
+	if err := fitServer(ctx, sql); err != nil {
 		return capture.LogInfo{}, err
 	}
 	conn, err := s.cfg.connectReplication(ctx)

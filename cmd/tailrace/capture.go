@@ -100,6 +100,11 @@ func askStatus(cmd *cobra.Command, address string) (*httpapi.Status, error) {
 	if parent == nil {
 		parent = context.Background()
 	}
+	return statusAt(parent, address)
+}
+
+// statusAt gets /status of the process that answers at address.
+func statusAt(parent context.Context, address string) (*httpapi.Status, error) {
 	ctx, cancel := context.WithTimeout(parent, 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)

@@ -76,6 +76,7 @@ const (
 	stateUndefinedTable  = "42P01"
 	stateDiskFull        = "53100"
 	stateLockTimeout     = "55P03"
+	stateTooMany         = "53300"
 )
 
 // sqlState returns the SQLSTATE of a server's error, "" if err is none.

@@ -25,8 +25,14 @@ const positionDDL = `create table if not exists tailrace."position" (
 // positionLock is the advisory lock under which the table is made.
 const positionLock = 0x7461696c72616365 // "tailrace"
 
+// database is a connection, or a transaction that is open on one.
+type database interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // ensurePositions makes the table if it is not there.
-func ensurePositions(ctx context.Context, conn *pgx.Conn) error {
+func ensurePositions(ctx context.Context, conn database) error {
 	var has bool
 	if err := conn.QueryRow(ctx, `select to_regclass('tailrace."position"') is not null`).Scan(&has); err != nil || has {
 		return err
@@ -80,7 +86,7 @@ type held struct {
 }
 
 // raise raises the fences.
-func raise(ctx context.Context, conn *pgx.Conn, sink string, ps []sinks.Partition) (map[sinks.Partition]held, error) {
+func raise(ctx context.Context, conn database, sink string, ps []sinks.Partition) (map[sinks.Partition]held, error) {
 	ps = slices.SortedFunc(slices.Values(ps), byName)
 	all := make(map[sinks.Partition]held)
 	topics, numbers := columnsOf(ps)

@@ -212,12 +212,20 @@ func makeDir(dir string) error {
 	if info.Mode().Perm()&0o077 == 0 {
 		return nil
 	}
-	if ours, err := ownable(dir); err != nil || !ours {
-		return environment(errors.Join(fmt.Errorf("data directory %s is open to other users and holds other files", dir), err),
-			"give a directory of its own, or close this one: chmod 700 "+dir)
+	if err := closable(dir); err != nil {
+		return err
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return environment(fmt.Errorf("close data directory to others: %w", err), "the directory must belong to the user that runs this process")
+	}
+	return nil
+}
+
+// closable refuses a directory that may not be closed to others: it holds other files.
+func closable(dir string) error {
+	if ours, err := ownable(dir); err != nil || !ours {
+		return environment(errors.Join(fmt.Errorf("data directory %s is open to other users and holds other files", dir), err),
+			"give a directory of its own, or close this one: chmod 700 "+dir)
 	}
 	return nil
 }

@@ -22,21 +22,32 @@ import (
 // NewClient returns a client of the configured broker, which must run: it starts none and
 // connects to nothing yet.
 func NewClient(b config.Broker, log *slog.Logger) (*stream.Client, error) {
+	c, err := ClientConfig(b)
+	if err != nil {
+		return nil, err
+	}
+	c.Log = log
+	return stream.NewClient(c)
+}
+
+// ClientConfig returns the settings of a client of the configured broker. It reads the files
+// that the configuration names.
+func ClientConfig(b config.Broker) (stream.Config, error) {
 	if e := b.Embedded; e != nil {
 		if _, port, _ := net.SplitHostPort(e.Listen); port == "0" {
-			return nil, &settingError{"broker.embedded.listen has port 0, so its address is not known here", "`tailrace capture status` shows it: name it with --brokers", nil}
+			return stream.Config{}, &settingError{"broker.embedded.listen has port 0, so its address is not known here", "`tailrace capture status` shows it: name it with --brokers", nil}
 		}
-		return stream.NewClient(stream.Config{Brokers: []string{e.Listen}, Log: log})
+		return stream.Config{Brokers: []string{e.Listen}}, nil
 	}
 	tlsConfig, err := clientTLS("broker.kafka.tls", b.Kafka.TLS)
 	if err != nil {
-		return nil, err
+		return stream.Config{}, err
 	}
 	mechanism, err := clientSASL(b.Kafka.SASL)
 	if err != nil {
-		return nil, err
+		return stream.Config{}, err
 	}
-	return stream.NewClient(stream.Config{Brokers: b.Kafka.Brokers, TLS: tlsConfig, SASL: mechanism, Log: log})
+	return stream.Config{Brokers: b.Kafka.Brokers, TLS: tlsConfig, SASL: mechanism}, nil
 }
 
 // clientTLS reads the files of t, which stands at a place of the configuration; nil: no TLS.
