@@ -154,8 +154,6 @@ func (e *engine) lookAt(ctx context.Context, j *job) error {
 	if j.tracker == nil {
 		j.tracker = new(backfill.Tracker)
 		e.track(topic, j.tracker)
-	}
-	if j.b.State == BackfillWaiting {
 		e.run(j)
 		if err := e.p.save(ctx, e.changed()); err != nil {
 			return err

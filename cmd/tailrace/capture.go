@@ -58,6 +58,9 @@ func (c *cli) captureStatusCommand() *cobra.Command {
 					return err
 				}
 			}
+			if err := c.statusBackfills(cmd, s); err != nil {
+				return err
+			}
 			c.explain(s)
 			if check && !s.Ready {
 				return &checkError{"not ready"}
@@ -67,6 +70,20 @@ func (c *cli) captureStatusCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "exit with 4 if the process is not ready")
 	return cmd
+}
+
+// statusBackfills shows the backfills of a status that have not ended, or have failed.
+func (c *cli) statusBackfills(cmd *cobra.Command, s *httpapi.Status) error {
+	for _, one := range s.Captures {
+		if len(one.Backfills) == 0 || c.format == "json" {
+			continue
+		}
+		fmt.Fprintf(c.out, "\nbackfills of %s:\n", printable(one.Name))
+		if err := c.writeBackfills(cmd, one.Backfills); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refuse writes an answer to a check that failed.
