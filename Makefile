@@ -13,7 +13,7 @@ PACKAGES ?= ./...
 # Packages whose tests also run with the race detector: those with goroutines of their own.
 RACE ?= ./stream/... ./schemas/registry/... ./capture/... ./sinks/... ./cmd/...
 
-.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-kill-target bench-sink bench-bigtx
+.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-kill-target bench-sink bench-bigtx bench-snapshot
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-sink: deps ## 1 M changes from topic to PostgreSQL, beside COPY and merge
 
 bench-bigtx: deps ## a 2 GB transaction and the memory that it takes
 	go run ./deploy/bench/bigtx
+
+bench-snapshot: deps ## 2 M rows from a table into its topic, beside COPY
+	go run ./deploy/bench/snapshot
 
 clean: ## bin and .deps
 	rm -rf bin $(DEPS)

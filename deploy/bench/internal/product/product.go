@@ -1,6 +1,7 @@
 package product
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,8 @@ type Config struct {
 	Kafka      string // host:port of the broker; "": the embedded one
 	Database   string // URL
 	Prefix     string // of topics; also the capture's name
+	Snapshot   string // mode; "": never
+	Readers    int    // of backfills; 0: 2
 	Partitions int
 	Env        []string          // NAME=value, beside the environment of this process
 	Topics     map[string]string // settings of the topics
@@ -98,13 +101,14 @@ log:
   format: text
 captures:
   - name: %s
-    snapshot: never
+    snapshot: %s
+    backfill: { readers: %d }
     postgres:
       url: "${env:BENCH_DATABASE}"
       tables: [public.*]
     topics:
       partitions: %d
-%s`, broker, ports[1], ports[2], cfg.Prefix, cfg.Partitions, settings.String())
+%s`, broker, ports[1], ports[2], cfg.Prefix, cmp.Or(cfg.Snapshot, "never"), cmp.Or(cfg.Readers, 2), cfg.Partitions, settings.String())
 	if cfg.Target != "" {
 		text += fmt.Sprintf("sinks:\n  - name: %s\n    from: %s\n    mode: %s\n    postgres:\n      url: \"${env:BENCH_TARGET}\"\n", Sink, cfg.Prefix, cfg.Mode)
 	}
