@@ -9,7 +9,7 @@ import (
 )
 
 // tablesEvery is how often the source is asked which tables it captures.
-const tablesEvery = 5 * time.Second
+const tablesEvery = 2 * time.Second
 
 // watch asks the source again and again which tables it captures, until ctx ends.
 func (e *engine) watch(ctx context.Context) {
