@@ -241,6 +241,9 @@ func (e *engine) writeChunk(ctx context.Context, r *chunkRead) error {
 	}
 	change := Change{Route: &route, Op: 'r'}
 	for key, value := range r.chunk.Rows.All() {
+		if mutant("chunk-lost") && s.n%2 == 0 {
+			break
+		}
 		change.Key, change.Value = key, value
 		if err := e.p.Change(ctx, &change); err != nil {
 			return err

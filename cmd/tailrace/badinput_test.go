@@ -137,7 +137,7 @@ func TestSlotGone(t *testing.T) {
 	p.stop(syscall.SIGTERM, 0)
 	dropSlot(t, pg, db, s.slot())
 	sql(t, pg, db, "INSERT INTO orders VALUES (2, 'lost to a new slot')")
-	c := badCase{code: 1, error: "slot", hint: "start over"}
+	c := badCase{code: 1, error: "slot", hint: "when_needed"}
 	c.expect(t, in.start(t))
 }
 

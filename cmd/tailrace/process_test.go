@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/show"
 	"github.com/tailrace/tailrace/deploy/testenv"
 )
@@ -171,7 +172,21 @@ func (p *process) stop(s syscall.Signal, code int) {
 // ready waits until /readyz says so.
 func (p *process) ready() {
 	p.t.Helper()
-	p.until("ready", func() bool { code, _ := p.get("/readyz"); return code == http.StatusOK })
+	p.until("ready", func() bool {
+		if code, _ := p.get("/readyz"); code != http.StatusOK {
+			return false
+		}
+		var status httpapi.Status
+		if _, body := p.get("/status"); json.Unmarshal([]byte(body), &status) != nil {
+			return false
+		}
+		for _, c := range status.Captures { // its backfills are known when it says that it runs
+			if len(c.Backfills) > 0 || !strings.Contains(p.log.String(), `"msg":"capture runs","capture":"`+c.Name+`"`) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // until waits for a condition.

@@ -9,6 +9,9 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/tailrace/tailrace/deploy/testenv"
 )
 
@@ -110,24 +113,23 @@ func TestReadmeNamesFlags(t *testing.T) {
 	text, _ := readme(t)
 	c := &cli{env: os.LookupEnv}
 	root := c.root()
-	tail, _, err := root.Find([]string{"topic", "tail"})
-	if err != nil {
-		t.Fatal(err)
+	known := map[string]bool{}
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		note := func(f *pflag.Flag) { known[f.Name] = true }
+		cmd.PersistentFlags().VisitAll(note)
+		cmd.Flags().VisitAll(note)
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
 	}
-	status, _, err := root.Find([]string{"capture", "status"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	demo, _, err := root.Find([]string{"demo"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	walk(root)
 	found := regexp.MustCompile("`--([a-z-]+)").FindAllStringSubmatch(text, -1)
 	if len(found) < 10 {
 		t.Fatalf("%d flags", len(found))
 	}
 	for _, m := range found {
-		if root.PersistentFlags().Lookup(m[1]) == nil && tail.Flags().Lookup(m[1]) == nil && status.Flags().Lookup(m[1]) == nil && demo.Flags().Lookup(m[1]) == nil {
+		if !known[m[1]] {
 			t.Errorf("no flag --%s", m[1])
 		}
 	}

@@ -52,6 +52,29 @@ func TestMutantsAreCaught(t *testing.T) {
 	}
 }
 
+// Tables are read in chunks while the capture is killed.
+func TestKillsDuringBackfills(t *testing.T) {
+	for _, broker := range []string{"embedded", "kafka"} {
+		t.Run(broker, func(t *testing.T) {
+			r := small(t, options{broker: broker, backfill: true, kills: 10, changes: 4000, seed: rand.Uint64() >> 32, rate: 600})
+			if !r.good() || r.Kills != 10 || r.Backfills.Done < 2 || r.Backfills.Reads < 100 {
+				t.Error("the run is not clean, see above")
+			}
+		})
+	}
+}
+
+func TestBackfillMutantsAreCaught(t *testing.T) {
+	for _, mutant := range backfillMutants {
+		t.Run(mutant, func(t *testing.T) {
+			r := small(t, options{broker: "embedded", backfill: true, kills: 4, changes: 4000, seed: rand.Uint64() >> 32, rate: 600, mutant: mutant})
+			if r.good() {
+				t.Error("the mutant survived")
+			}
+		})
+	}
+}
+
 func TestParse(t *testing.T) {
 	for _, args := range []string{"-broker redis", "-mutant none", "-failpoint nowhere", "-broker embedded -failpoint in-end", "-changes 0", "-rate -1", "-nonsense",
 		"-target mysql", "-mutant per-key", "-failpoint sink-received"} {

@@ -4,7 +4,7 @@
 // writers' own logs of acknowledged commits and by a reader that is not the product's.
 //
 //	go run ./deploy/bench/kill -broker embedded|kafka [-kills 100] [-changes 50000]
-//	    [-target postgres] [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
+//	    [-target postgres] [-backfill] [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
 //
 // On the embedded broker, which lives in the capture's process, the broker dies with it.
 // On Apache Kafka the committed records are judged after every kill, too: each source
@@ -13,6 +13,11 @@
 // With a target the process has a sink, too, and is killed at the sink's failpoints as well.
 // All the while a reader of the target looks for a part of a source transaction; at the end
 // the tables of both databases must be equal.
+//
+// With -backfill one table after the other is read in chunks all the while. No row that was
+// read may be older than what the log had said of it before. read_again counts the rows that
+// were written and then read again, since a kill came before their progress was durable: at
+// most the chunks under way at each kill.
 //
 // The mutants show that the judge sees what it is there for. Of trust-position and no-drop
 // nothing can be seen on Apache Kafka, where the state is committed together with the
@@ -39,6 +44,12 @@ import (
 // Kafka only.
 var failpoints = []string{"received", "appended", "produced", "state-written", "in-end", "ended"}
 
+// backfillFailpoints are those of reading tables beside the log.
+var backfillFailpoints = []string{"chunk-read", "chunk-written"}
+
+// backfillMutants are faults that only a backfill shows.
+var backfillMutants = []string{"chunk-lost"}
+
 // sinkFailpoints are those of the sink.
 var sinkFailpoints = []string{"sink-received", "sink-mid-batch", "sink-before-commit", "sink-after-commit"}
 
@@ -59,6 +70,7 @@ type options struct {
 	seed      uint64
 	rate      float64
 	keep      bool
+	backfill  bool
 }
 
 func main() {
@@ -91,9 +103,10 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.kills, "kills", 100, "how often to kill the capture")
 	f.IntVar(&o.changes, "changes", 50000, "the least number of changes to make")
 	f.StringVar(&o.failpoint, "failpoint", "", "use this failpoint only: "+strings.Join(slices.Concat(failpoints, sinkFailpoints), ", "))
-	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", ")+", or, with a target, "+perKey)
+	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", ")+", with -backfill "+strings.Join(backfillMutants, ", ")+", or, with a target, "+perKey)
 	f.Uint64Var(&o.seed, "seed", rand.Uint64()>>32, "seed of the writers and the kills")
 	f.Float64Var(&o.rate, "rate", 600, "changes per second while the capture is being killed")
+	f.BoolVar(&o.backfill, "backfill", false, "read tables in chunks all the while, and kill the capture at that, too")
 	f.BoolVar(&o.keep, "keep", false, "keep the directory with the logs also if nothing is wrong")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -105,7 +118,9 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("no target %q: postgres", o.target)
 	case o.failpoint != "" && !slices.Contains(o.failpoints(), o.failpoint):
 		return o, fmt.Errorf("no failpoint %q on %s: %s", o.failpoint, o.broker, strings.Join(o.failpoints(), ", "))
-	case o.mutant != "" && (o.mutant != perKey || o.target == "") && !slices.Contains(mutants, o.mutant):
+	case slices.Contains(backfillMutants, o.mutant) && !o.backfill:
+		return o, fmt.Errorf("the mutant %s needs -backfill", o.mutant)
+	case o.mutant != "" && (o.mutant != perKey || o.target == "") && !slices.Contains(slices.Concat(mutants, backfillMutants), o.mutant):
 		return o, fmt.Errorf("no mutant %q: %s", o.mutant, strings.Join(mutants, ", "))
 	case o.kills < 0 || o.changes < 1 || o.rate <= 0:
 		return o, errors.New("-kills, -changes and -rate must be positive")
@@ -118,6 +133,9 @@ func (o *options) failpoints() []string {
 	all := slices.Clone(failpoints)
 	if o.target != "" {
 		all = slices.Concat(sinkFailpoints, failpoints)
+	}
+	if o.backfill {
+		all = slices.Concat(backfillFailpoints, all)
 	}
 	return slices.DeleteFunc(all, func(name string) bool {
 		return name == "in-end" && o.broker != "kafka" || o.failpoint != "" && name != o.failpoint

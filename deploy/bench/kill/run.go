@@ -165,10 +165,21 @@ func (b *bench) torment(ctx context.Context) error {
 		}
 		wrote <- err
 	}()
+	filling, stopFilling := context.WithCancel(ctx)
+	defer stopFilling()
+	filled := make(chan struct{})
+	go func() {
+		defer close(filled)
+		if b.backfill {
+			b.keepFilling(filling)
+		}
+	}()
 	err := b.kills(ctx)
 	if err == nil && b.result.Stopped == "" {
 		err = b.fill(ctx)
 	}
+	stopFilling()
+	<-filled
 	close(stop)
 	writeErr := <-wrote
 	b.result.Changes = int(b.load.Changes())
@@ -288,6 +299,9 @@ func (b *bench) fill(ctx context.Context) error {
 // judge waits until the capture has written everything, reads all of it anew and counts
 // what is wrong.
 func (b *bench) judge(ctx context.Context) error {
+	if err := b.restOfBackfills(ctx); err != nil {
+		return err
+	}
 	barrier, err := b.barrier(ctx)
 	if err != nil {
 		return err
@@ -318,7 +332,7 @@ func (b *bench) judge(ctx context.Context) error {
 		return err
 	}
 	b.result.take(judge.Judge(append(transactions, barrier), records))
-	return nil
+	return b.judgeBackfills(ctx)
 }
 
 // barrier commits a row behind everything else.

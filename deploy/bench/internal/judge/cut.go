@@ -14,6 +14,9 @@ func Cut(records []*Record) []string {
 		if r.Foreign {
 			continue
 		}
+		if r.Mark.Backfill { // no transaction of the source
+			continue
+		}
 		at := r.Mark.place().commit()
 		c := commits[at]
 		if c == nil {

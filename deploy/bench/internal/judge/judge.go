@@ -6,10 +6,13 @@ import (
 	"slices"
 )
 
-// Verdict counts what is wrong. All of Lost … Wrong are 0 where the promise is kept.
+// Verdict counts what is wrong. All of Lost … Wrong, and Stale, are 0 where the promise is
+// kept.
 type Verdict struct {
 	Changes   int // acknowledged changes that were looked for
 	Records   int // records that were looked at
+	Reads     int // of these, rows of backfills
+	Stale     int // rows of backfills that are older than what the log had said before them
 	Lost      int // acknowledged changes of which a record is missing
 	Repeated  int // records that are there twice
 	Gaps      int // places in a partition where n does not count on by one
@@ -26,7 +29,7 @@ const detailsPerKind = 5
 
 // Good says that nothing was found.
 func (v *Verdict) Good() bool {
-	return v.Lost+v.Repeated+v.Gaps+v.Reordered+v.Torn+v.Wrong == 0
+	return v.Lost+v.Repeated+v.Gaps+v.Reordered+v.Torn+v.Wrong+v.Stale == 0
 }
 
 func (v *Verdict) note(kind string, count *int, format string, args ...any) {
@@ -169,6 +172,10 @@ func (t *trial) record(r *Record) {
 	if r.Fault != "" {
 		t.note("wrong", &t.Wrong, "%s: %s", r.where(), r.Fault)
 	}
+	if r.Mark.Backfill {
+		t.read(r)
+		return
+	}
 	at := r.Mark.place().commit()
 	c := t.commits[at]
 	if c == nil {
@@ -192,6 +199,25 @@ func (t *trial) record(r *Record) {
 	if r.Key != "" {
 		t.follow(r)
 	}
+}
+
+// read judges a row of a backfill, which stands between the transactions: it is as new as
+// what the log has said of its key, or newer, and no row that the log has deleted.
+func (t *trial) read(r *Record) {
+	if r.Mark.IsEnd {
+		return
+	}
+	t.Reads++
+	k := rowKey{r.Topic, r.Key}
+	s := t.keys[k]
+	if s == nil {
+		s = &keyState{partition: r.Partition}
+		t.keys[k] = s
+	}
+	if r.Op != Read || r.Partition != s.partition || r.Ver < s.ver || s.last == Tombstone && r.Ver == s.ver {
+		t.note("stale", &t.Stale, "%s: %s in partition %d after %s of version %d in partition %d", r.where(), r.wanted(), r.Partition, opName(s.last), s.ver, s.partition)
+	}
+	s.last, s.ver = Update, max(s.ver, r.Ver)
 }
 
 // match finds the change that r is a record of; false: there is none left.

@@ -8,6 +8,7 @@ const (
 	Update    = 'u'
 	Delete    = 'd'
 	Tombstone = 't'
+	Read      = 'r' // a row of a backfill
 )
 
 // Outcome is what a writer knows of a transaction.
@@ -63,6 +64,8 @@ func opName(op byte) string {
 		return "delete"
 	case Tombstone:
 		return "tombstone"
+	case Read:
+		return "read"
 	}
 	return fmt.Sprintf("operation %q", op)
 }

@@ -66,6 +66,7 @@ func (d *Decoder) Decode(ctx context.Context, r *kgo.Record) (*judge.Record, err
 	}
 	var err error
 	switch table := d.tables[r.Topic]; {
+	case out.Mark.IsEnd && out.Mark.Backfill: // of rows that were read
 	case out.Mark.IsEnd:
 		err = d.end(ctx, out, r)
 	case table == nil:
@@ -168,6 +169,12 @@ func (d *Decoder) columns(out *judge.Record, r *kgo.Record, table *workload.Tabl
 		return nil
 	}
 	note, _ := branch(after["note"]).(string)
+	if out.Op == judge.Read {
+		if note == "" || note == Unavailable {
+			return badf("note of %d bytes in a row that was read, of %q", len(note), out.Key)
+		}
+		return nil
+	}
 	fresh := out.Op == judge.Create && header(r, "__debezium.oldkey") == nil
 	if fresh && note != workload.Note(out.Key, out.Ver) || !fresh && note != Unavailable {
 		return badf("note of %d bytes in a %q of %q", len(note), out.Op, out.Key)
