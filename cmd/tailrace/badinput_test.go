@@ -153,7 +153,7 @@ func TestRegistryRefuses(t *testing.T) {
 	}
 	defer client.Close()
 	s := on(t, pg.AdminURL(db))
-	s.registry = fmt.Sprintf("{ url: %q }", url)
+	s.registry, s.more = fmt.Sprintf("{ url: %q }", url), "    snapshot: never\n"
 	subject := s.name + ".public.orders-value"
 	if _, err := client.Register(t.Context(), subject, `"string"`); err != nil {
 		t.Fatal(err)

@@ -172,10 +172,14 @@ func (p *process) stop(s syscall.Signal, code int) {
 // ready waits until /readyz says so.
 func (p *process) ready() {
 	p.t.Helper()
-	p.until("ready", func() bool {
-		if code, _ := p.get("/readyz"); code != http.StatusOK {
-			return false
-		}
+	p.until("ready", func() bool { code, _ := p.get("/readyz"); return code == http.StatusOK })
+	p.filled()
+}
+
+// filled waits until every capture runs and has read the rows that were there.
+func (p *process) filled() {
+	p.t.Helper()
+	p.until("through with its backfills", func() bool {
 		var status httpapi.Status
 		if _, body := p.get("/status"); json.Unmarshal([]byte(body), &status) != nil {
 			return false

@@ -86,6 +86,7 @@ func TestRunWithWebhook(t *testing.T) {
 	in := settings{name: name, broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(source), more: "sinks:\n" + hook(t, name, name, b)}.configure(t)
 	first := in.start(t)
 	first.capturing()
+	first.filled()
 	exec("UPDATE orders SET note = 'a' WHERE id = 1", "UPDATE orders SET note = 'b' WHERE id = 1", "INSERT INTO orders VALUES (2, 'x')", "DELETE FROM orders WHERE id = 2")
 	arrives := func(p *process, row, want string) {
 		t.Helper()
