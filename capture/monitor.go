@@ -85,6 +85,7 @@ func NewMonitor(name string, reg prometheus.Registerer) *Monitor {
 			return 0
 		}))
 	}
+	reg.MustRegister(newBackfillCollector(name, m))
 	return m
 }
 
