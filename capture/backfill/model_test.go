@@ -409,8 +409,7 @@ const (
 type code struct {
 	t      *Tracker
 	mutant mutant
-	armed  []*Window // of the mutants that do not leave it to t
-	pad    int       // bytes that keys are longer
+	pad    int // bytes that keys are longer
 	buf    []byte
 }
 

@@ -426,9 +426,9 @@ func simulate(t *testing.T, seed uint64, m mutant, total *simTotal) (bad string)
 
 // TestRandomRuns tries longer runs than every order of could be tried.
 func TestRandomRuns(t *testing.T) {
-	seeds := uint64(3000)
+	seeds := uint64(2500)
 	if raceDetector {
-		seeds = 800
+		seeds = 500
 	}
 	var n simTotal
 	for seed := range seeds {
