@@ -427,39 +427,29 @@ func TestBackfillGoesOnAfterARestart(t *testing.T) {
 		if out, err := OutcomeOf(t.Context(), c.client, cfg.Name, "b"); err != nil || out != nil {
 			t.Fatalf("outcome %v, %v of a command to a capture that does not run", out, err)
 		}
-		var after []string
-		reads := 0
+		var after []string // of the chunks that were read
+		left := 0          // in this run
 		log.chunk = func(r *ChunkRead) error {
 			log.mu.Lock()
 			defer log.mu.Unlock()
-			reads++
+			if left--; left < 0 {
+				return errors.New("broken until the next run")
+			}
 			after = append(after, fmt.Sprint(r.Range.After))
 			return nil
 		}
-		for runs := 0; ; runs++ {
-			left := 3 + runs
-			base := reads
-			inner := log.chunk
-			log.chunk = func(r *ChunkRead) error {
-				if err := inner(r); err != nil {
-					return err
-				}
-				if reads-base > left {
-					return fmt.Errorf("broken until the next run")
-				}
-				return nil
-			}
+		for runs := 0; !allEnded(t, &cfg)(); runs++ {
+			log.mu.Lock()
+			left = 3 + runs
+			log.mu.Unlock()
 			stop := background(t, cfg)
 			eventually(t, "some chunks are read", func() bool {
 				log.mu.Lock()
-				defer log.mu.Unlock()
-				return reads-base > left || allEnded(t, &cfg)()
+				broken := left < 0
+				log.mu.Unlock()
+				return broken || allEnded(t, &cfg)()
 			})
 			stop()
-			log.chunk = inner
-			if allEnded(t, &cfg)() {
-				break
-			}
 		}
 		b := c.byID(t, &cfg, "b")
 		rows := log.tables(len(log.txs), true)["t0"]

@@ -152,7 +152,10 @@ func (s *fakeSource) Discard(context.Context) error {
 func (s *fakeSource) Snapshot(ctx context.Context, anew bool, out Emitter) error {
 	at := s.log.confirmedAt()
 	routes := make(map[string]*Route)
-	for table, rows := range s.log.tables(s.log.prepared, s.log.keyless) {
+	s.log.mu.Lock()
+	tables := s.log.tables(s.log.prepared, s.log.keyless)
+	s.log.mu.Unlock()
+	for table, rows := range tables {
 		portion := rows
 		for first := true; first || len(rows) > 0; first = false {
 			portion, rows = rows[:min(3, len(rows))], rows[min(3, len(rows)):]
