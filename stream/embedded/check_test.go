@@ -25,6 +25,9 @@ func TestCheck(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(open, "other"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(open, 0o755); err != nil { // whatever the umask is
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name   string
 		cfg    embedded.Config
