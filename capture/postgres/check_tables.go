@@ -203,12 +203,24 @@ func someNames(tables []catalogTable) string {
 	return fmt.Sprintf("%s and %d more", names(tables[:namedAtMost]), len(tables)-namedAtMost)
 }
 
-// readTables sees that the tables may be read, and reads a row of them. If the first start
-// does not read them, nobody has to be able to.
+// readTables sees that the tables may be read, and reads a row of them. If no start reads
+// them, nobody has to be able to. Once there is a slot, the first start is past: what cannot
+// be read is in the way of a backfill only, and of tables that join.
 func (c *checker) readTables(ctx context.Context, sql *pgx.Conn) error {
-	if !c.options.Snapshot || c.slot != nil || len(c.tables) == 0 || c.has(CodePublicationUsed) {
+	if !c.options.Snapshot || len(c.tables) == 0 || c.has(CodePublicationUsed) {
 		return nil
 	}
+	before := len(c.out.Findings)
+	err := c.readEach(ctx, sql)
+	for i := before; c.slot != nil && i < len(c.out.Findings); i++ {
+		if f := &c.out.Findings[i]; f.Severity == capture.SeverityError {
+			f.Severity = capture.SeverityWarning
+		}
+	}
+	return err
+}
+
+func (c *checker) readEach(ctx context.Context, sql *pgx.Conn) error {
 	if err := c.source.refuseUnreadable(c.tables); err != nil {
 		code, mend := c.unreadable()
 		c.fail(code, "tables", err, mend...)

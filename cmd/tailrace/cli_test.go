@@ -106,6 +106,8 @@ func TestCommandLines(t *testing.T) {
 		{"grants-hostile", []string{"grants", "--role", "x\";\nDROP TABLE t; --$do$'", "--tables", "a'$do$.b,c%_!*.d"}, 0},
 		{"doctor-offline", []string{"doctor", "--offline", "-f", "testdata/doctor.yaml"}, 4},
 		{"doctor-offline-json", []string{"doctor", "--offline", "-f", "testdata/doctor.yaml", "-o", "json"}, 4},
+		{"doctor-webhook", []string{"doctor", "--offline", "-f", "testdata/doctor-webhook.yaml"}, 4},
+		{"grants-webhook", []string{"grants", "--for", "sink", "-f", "testdata/doctor-webhook.yaml", "--name", "good"}, 2},
 		{"doctor-offline-good", []string{"doctor", "--offline", "-f", good}, 0},
 		{"doctor-invalid", []string{"doctor", "-f", three}, 2},
 		{"doctor-depths", []string{"doctor", "-f", good, "--offline", "--deep"}, 2},

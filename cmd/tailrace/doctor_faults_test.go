@@ -133,6 +133,8 @@ var sourceFaults = []fault{
 	{name: "a published table without a key", make: source("CREATE TABLE sales.keyless (id int)", "GRANT SELECT ON sales.keyless TO READER", "ALTER PUBLICATION NAME ADD TABLE sales.keyless"),
 		code: "PG_NO_KEY", severity: doctor.Warning, path: inTables},
 	{name: "no select", make: source("REVOKE SELECT ON orders FROM READER"), code: "PG_SELECT", severity: doctor.Error, path: inTables},
+	{name: "no select, and the first start is past", make: source("SELECT pg_create_logical_replication_slot('NAME', 'pgoutput')", "REVOKE SELECT ON orders FROM READER"),
+		code: "PG_SELECT", severity: doctor.Warning, path: inTables},
 	{name: "no usage", make: source("REVOKE USAGE ON SCHEMA sales FROM READER"), code: "PG_SELECT", severity: doctor.Error, path: inTables},
 	{name: "no select on 18", version: 18, make: source("REVOKE SELECT ON orders FROM READER"), code: "PG_SELECT", severity: doctor.Error, path: inTables},
 	{name: "row-level security", make: source("ALTER TABLE orders ENABLE ROW LEVEL SECURITY"), code: "PG_ROW_SECURITY", severity: doctor.Error, path: inTables},

@@ -150,6 +150,9 @@ func (f *grantFlags) fromSink(cmd *cobra.Command, cfg *config.Config) error {
 		return err
 	}
 	s := &cfg.Sinks[i]
+	if s.Postgres == nil {
+		return usagef(cmd, "sink %q is no database", s.Name)
+	}
 	f.role, f.schema = or(f.role, userOf(s.Postgres.URL)), or(f.schema, s.Postgres.Schema)
 	for i := range cfg.Captures {
 		if from := &cfg.Captures[i]; len(f.tables) == 0 && from.Prefix == cfg.Prefix(s.From) {

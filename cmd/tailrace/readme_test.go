@@ -114,16 +114,9 @@ func TestReadmeNamesFlags(t *testing.T) {
 	c := &cli{env: os.LookupEnv}
 	root := c.root()
 	known := map[string]bool{}
-	var walk func(*cobra.Command)
-	walk = func(cmd *cobra.Command) {
-		note := func(f *pflag.Flag) { known[f.Name] = true }
-		cmd.PersistentFlags().VisitAll(note)
-		cmd.Flags().VisitAll(note)
-		for _, sub := range cmd.Commands() {
-			walk(sub)
-		}
-	}
-	walk(root)
+	eachCommand(root, func(cmd *cobra.Command) {
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) { known[f.Name] = true })
+	})
 	found := regexp.MustCompile("`--([a-z-]+)").FindAllStringSubmatch(text, -1)
 	if len(found) < 10 {
 		t.Fatalf("%d flags", len(found))
@@ -132,5 +125,13 @@ func TestReadmeNamesFlags(t *testing.T) {
 		if !known[m[1]] {
 			t.Errorf("no flag --%s", m[1])
 		}
+	}
+}
+
+// eachCommand calls fn with a command and all below it.
+func eachCommand(cmd *cobra.Command, fn func(*cobra.Command)) {
+	fn(cmd)
+	for _, sub := range cmd.Commands() {
+		eachCommand(sub, fn)
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
@@ -56,7 +57,7 @@ func (a *app) newSink(c *config.Sink, log *slog.Logger) (func() (sinks.Sink, err
 		settings := w.Settings()
 		settings.Name, settings.UserAgent, settings.Log = c.Name, "tailrace/"+a.opts.Version, log
 		var err error
-		if settings.TLS, err = clientTLS("webhook", &config.TLS{CA: w.CA, Cert: w.Cert, Key: w.Key}); err != nil {
+		if settings.TLS, err = WebhookTLS(w); err != nil {
 			return nil, err
 		}
 		return func() (sinks.Sink, error) {
@@ -67,6 +68,11 @@ func (a *app) newSink(c *config.Sink, log *slog.Logger) (func() (sinks.Sink, err
 		settings := postgres.Config{Name: c.Name, URL: c.Postgres.URL.Reveal(), Schema: c.Postgres.Schema, Log: log}
 		return func() (sinks.Sink, error) { return postgres.New(settings) }, nil
 	}
+}
+
+// WebhookTLS reads the files that a webhook's TLS needs.
+func WebhookTLS(w *config.Webhook) (*tls.Config, error) {
+	return clientTLS("webhook", &config.TLS{CA: w.CA, Cert: w.Cert, Key: w.Key})
 }
 
 // works says whether the sink does what it should: apply, or stand by.

@@ -28,6 +28,7 @@ const (
 	CodeRegistryDelete    = "REGISTRY_DELETE"
 	CodeRegistryListen    = "REGISTRY_LISTEN"
 	CodeHTTPListen        = "HTTP_LISTEN"
+	CodeWebhookSettings   = "WEBHOOK_SETTINGS"
 )
 
 // Code is what a stable code says.
@@ -62,6 +63,8 @@ var Codes = []Code{
 	{CodeRegistryDelete, Warning, "the check's own subject is deleted again"},
 	{CodeRegistryListen, Error, "our own registry's address is free"},
 	{CodeHTTPListen, Error, "the address of metrics, health and status is free"},
+
+	{CodeWebhookSettings, Error, "the settings of a webhook can be used: its files of TLS"},
 
 	{capturepg.CodeConnect, Error, "the database is reached"},
 	{capturepg.CodeAuth, Error, "the password is refused"},

@@ -59,6 +59,9 @@ func local(address string) bool {
 // loop finds a sink that would write what its own capture reads.
 func (c *checkup) loop(i int) (Finding, bool) {
 	s := &c.cfg.Sinks[i]
+	if s.Postgres == nil {
+		return Finding{}, false
+	}
 	for j := range c.cfg.Captures {
 		from := &c.cfg.Captures[j]
 		if from.Prefix != c.cfg.Prefix(s.From) || !sameDatabase(s.Postgres.URL.Reveal(), from.Postgres.URL.Reveal()) || !c.covers(from, s.Postgres.Schema) {
@@ -95,7 +98,7 @@ func (c *checkup) capture(ctx context.Context, i int) []Finding {
 	one, path := &c.cfg.Captures[i], fmt.Sprintf("captures[%d].postgres", i)
 	source := one.Source()
 	checked, err := capturepg.Check(ctx, source, capture.CheckOptions{
-		Snapshot: one.Snapshot == config.SnapshotInitial, Deep: c.opts.Depth == Deep, Offline: c.opts.Depth == Offline,
+		Snapshot: one.Snapshot != string(capture.SnapshotNever), Deep: c.opts.Depth == Deep, Offline: c.opts.Depth == Offline,
 	})
 	if err != nil {
 		return []Finding{failed(CodeConfig, path, err)}
@@ -113,6 +116,9 @@ func (c *checkup) capture(ctx context.Context, i int) []Finding {
 // sink tries what one sink needs of its target.
 func (c *checkup) sink(ctx context.Context, i int) []Finding {
 	one, path := &c.cfg.Sinks[i], fmt.Sprintf("sinks[%d].postgres", i)
+	if one.Webhook != nil {
+		return webhook(one.Webhook, fmt.Sprintf("sinks[%d].webhook", i))
+	}
 	o := sinks.CheckOptions{Offline: c.opts.Depth == Offline}
 	for _, t := range c.tables[c.cfg.Prefix(one.From)] {
 		o.Tables = append(o.Tables, sinks.TableRef(t))
@@ -127,6 +133,15 @@ func (c *checkup) sink(ctx context.Context, i int) []Finding {
 		out[n] = Finding{f.Code, string(f.Severity), below(path, f.Setting), f.Found, f.Mend, f.SQL, false}
 	}
 	return out
+}
+
+// webhook reads the files that a webhook needs. Its address is not asked: whatever were sent
+// there would be taken for a change.
+func webhook(w *config.Webhook, path string) []Finding {
+	if _, err := app.WebhookTLS(w); err != nil {
+		return []Finding{failed(CodeWebhookSettings, path, err)}
+	}
+	return []Finding{ok(CodeWebhookSettings, path, "the settings can be used; the address is not asked, since what is sent there counts")}
 }
 
 // below is the path of a setting in a section.
