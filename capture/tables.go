@@ -30,6 +30,7 @@ func (e *engine) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-e.p.cfg.Look:
 		}
 	}
 }
