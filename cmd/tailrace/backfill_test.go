@@ -3,11 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/deploy/testenv"
@@ -51,6 +49,7 @@ func (i *instance) one(t *testing.T, id string) capture.Backfill {
 	return capture.Backfill{}
 }
 
+// untilState waits until a backfill is in a state.
 func (p *process) untilState(id string, want capture.BackfillState) (b capture.Backfill) {
 	p.t.Helper()
 	p.until(fmt.Sprintf("%s %s", id, want), func() bool {
@@ -167,77 +166,5 @@ func TestBackfillRequestWaits(t *testing.T) {
 		return len(list) == 1 && list[0].State == capture.BackfillDone && list[0].Rows == 500
 	})
 	second.stop(syscall.SIGTERM, 0)
-	dropSlot(t, pg, db, s.slot())
-}
-
-// Ten tables join, one after the other; the changes of the others do not stand still for it.
-func TestTablesJoinWithoutAPause(t *testing.T) {
-	pg := testenv.SharedPostgres(t)
-	db := pg.CreateDatabase(t)
-	sql(t, pg, db, "CREATE TABLE beat (id int PRIMARY KEY, v int)")
-	s := settings{name: testenv.Unique("join"), broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(db), postgres: `, tables: ["public.*"]`}
-	p := s.configure(t).start(t)
-	p.ready()
-	conn := pg.Connect(t, db)
-	stop, written := make(chan struct{}), make(chan int)
-	go func() {
-		n := 0
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				written <- n
-				return
-			case <-tick.C:
-				n++
-				if _, err := conn.Exec(t.Context(), "INSERT INTO beat VALUES ($1, 0)", n); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-	}()
-	const tables = 10
-	for i := range tables {
-		name := fmt.Sprintf("joins%d", i)
-		sql(t, pg, db, fmt.Sprintf("CREATE TABLE %s (id int PRIMARY KEY, v int); INSERT INTO %s SELECT i, 0 FROM generate_series(1, 20000) i", name, name))
-		p.until(name+" read", func() bool {
-			for _, b := range p.ask(t, 0, "list").Result.Backfills {
-				if b.Name == name && b.State == capture.BackfillDone {
-					return true
-				}
-			}
-			return false
-		})
-		sql(t, pg, db, fmt.Sprintf("UPDATE %s SET v = 1 WHERE id %% 100 = 0", name))
-	}
-	close(stop)
-	n := <-written
-	p.until("every beat", func() bool {
-		return fold(t, p.tail(t, s.name+".public.beat", 1<<30, "--to-end", "--from", "beginning")).ops["c"] == n
-	})
-	longest := time.Duration(0)
-	for _, r := range p.tail(t, s.name+".public.beat", 1<<30, "--to-end", "--from", "beginning") {
-		var value struct{ Source struct{ Ts_ms int64 } }
-		if err := json.Unmarshal(r.Value, &value); err != nil {
-			t.Fatal(err)
-		}
-		at, err := time.Parse(time.RFC3339, r.Timestamp)
-		if err != nil || value.Source.Ts_ms == 0 {
-			t.Fatalf("times of %s: %v", r.Value, err)
-		}
-		longest = max(longest, at.Sub(time.UnixMilli(value.Source.Ts_ms)))
-	}
-	t.Logf("%d beats, the longest from commit to record %s", n, longest)
-	if longest > time.Second {
-		t.Errorf("a beat came %s after its commit", longest)
-	}
-	for i := range tables {
-		name := fmt.Sprintf("joins%d", i)
-		p.until("all of "+name, func() bool {
-			return maps.Equal(fold(t, p.tail(t, s.name+".public."+name, 1<<30, "--to-end", "--from", "beginning")).rows, tableRows(t, s.url, name))
-		})
-	}
-	p.stop(syscall.SIGTERM, 0)
 	dropSlot(t, pg, db, s.slot())
 }
