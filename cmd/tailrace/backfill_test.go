@@ -165,6 +165,11 @@ func TestBackfillCommands(t *testing.T) {
 		t.Errorf("mine %v, want %d", mine.ops, want)
 	}
 	p.stop(syscall.SIGTERM, 0)
+	for _, gone := range [][]string{{"list"}, {"start", "--table", "public.orders"}} { // the broker is gone with its process
+		if a := p.ask(t, 3, gone...); a.Error == nil || !strings.Contains(a.Error.Hint, "while `tailrace run` runs") {
+			t.Errorf("%v: %+v", gone, a.Error)
+		}
+	}
 	dropSlot(t, pg, db, s.slot())
 }
 
