@@ -48,6 +48,9 @@ func (e *engine) resume(b *Backfill) error {
 	switch b.State {
 	case BackfillPaused:
 	case BackfillFailed:
+		if e.taken != nil && e.taken[b.Table()] == "" {
+			return stopf(hintLeft, "the capture does not have table %s any more", b.Table())
+		}
 		if j := e.on(b.Table()); j != nil {
 			return stopf("wait until that one has ended", "table %s has backfill %s meanwhile", b.Table(), j.b.ID)
 		}

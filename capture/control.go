@@ -107,6 +107,35 @@ func OutcomeOf(ctx context.Context, client *stream.Client, capture, command stri
 	return nil, nil
 }
 
+// Requests returns the commands that a capture has not come to yet, the oldest first. What is
+// no command is left out: the capture refuses it.
+func Requests(ctx context.Context, client *stream.Client, capture string) ([]Command, error) {
+	s, err := loadState(ctx, &Config{Name: capture, Client: client})
+	if err != nil {
+		return nil, err
+	}
+	topic := CommandTopic(capture)
+	at, err := client.Offsets(ctx, topic, 0)
+	if errors.Is(err, stream.ErrNoTopic) { // an older version wrote the state
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read commands: %w", err)
+	}
+	var list []Command
+	_, err = client.ReadToEnd(ctx, topic, 0, min(max(s.control.Next, at.Start), at.End), func(r *stream.Record) error {
+		var c Command
+		if json.Unmarshal(r.Value, &c) == nil {
+			list = append(list, c)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read commands: %w", err)
+	}
+	return list, nil
+}
+
 // listenPause is how long the command topic is left alone after it could not be read.
 const listenPause = time.Second
 

@@ -22,6 +22,7 @@ type Config struct {
 	Transactional bool                   // Apache Kafka; false: the embedded broker
 	Snapshot      SnapshotMode
 	Backfill      BackfillConfig
+	Look          <-chan struct{} // has the source asked at once which tables it captures; may be nil
 	Topics        Topics
 	Codec         stream.Codec
 	// TransactionTimeout is after what time the broker gives up a transaction that is not

@@ -30,6 +30,7 @@ func (e *engine) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-e.p.cfg.Look:
 		}
 	}
 }
@@ -56,12 +57,20 @@ func (e *engine) tables(ctx context.Context, tables []CapturedTable) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(was)) {
-		if now[name] == "" {
-			e.log.Warn("a table has left the capture", "table", name)
+		if now[name] != "" {
+			continue
+		}
+		e.log.Warn("a table has left the capture", "table", name)
+		if j := e.on(name); j != nil { // its changes would be missing
+			if err := e.end(ctx, j, BackfillFailed, stopf(hintLeft, "table %s has left the capture: it was dropped, or is none of its tables any more", name)); err != nil {
+				return err
+			}
 		}
 	}
 	return e.p.save(ctx, append(e.changed(), e.takenRecord()))
 }
+
+const hintLeft = "if it shall be captured, let it be one of the capture's tables again: then all its rows are read, by another backfill"
 
 func (e *engine) takenRecord() stateRecord {
 	return stateRecord{key: takenKey, value: mustJSON(e.taken)}

@@ -101,7 +101,7 @@ func (c *checker) publicationCode(ctx context.Context, sql *pgx.Conn, cause erro
 	if err != nil {
 		return "", "", nil, err
 	}
-	wanted, err := s.selectTables(all)
+	wanted, err := selectTables(all, s.cfg.patterns())
 	if err != nil {
 		return CodeTables, "tables", nil, nil
 	}
@@ -162,7 +162,7 @@ func (c *checker) findTables(ctx context.Context, sql *pgx.Conn, fitted bool) (e
 	if err != nil {
 		return err
 	}
-	wanted, err := c.source.selectTables(all)
+	wanted, err := selectTables(all, c.source.cfg.patterns())
 	if err != nil {
 		return nil // said already
 	}

@@ -34,6 +34,10 @@ type Config struct {
 	// a name without a * must exist. None: what the publication holds; if that has to be
 	// created, every table.
 	Tables []string
+	// TablesNow returns what Tables are by now, if they change while the source is used; nil:
+	// they do not. It may be called from any goroutine; what it returns is valid, and is not
+	// written to.
+	TablesNow func() []string
 
 	// SnapshotReaders is how many connections read the tables of the initial snapshot side
 	// by side; 0: 2.
@@ -171,9 +175,14 @@ func matchStars(pattern, s string) bool {
 	return true
 }
 
+// patterns returns the patterns of the tables as they are now.
 func (c *Config) patterns() []pattern {
-	out := make([]pattern, 0, len(c.Tables))
-	for _, t := range c.Tables {
+	tables := c.Tables
+	if c.TablesNow != nil {
+		tables = c.TablesNow()
+	}
+	out := make([]pattern, 0, len(tables))
+	for _, t := range tables {
 		if p, err := parsePattern(t); err == nil {
 			out = append(out, p)
 		}

@@ -55,17 +55,18 @@ func (s *Source) fit(ctx context.Context, sql *pgx.Conn, tolerate func(error) er
 	if tolerate != nil && !exists {
 		return stop(hintPublication, "publication %q does not exist any more", s.cfg.Publication)
 	}
-	if len(s.cfg.Tables) == 0 && exists {
+	patterns := s.cfg.patterns() // as they are now
+	if len(patterns) == 0 && exists {
 		return nil
 	}
-	if len(s.cfg.Tables) == 0 && !s.cfg.CreatePublication {
+	if len(patterns) == 0 && !s.cfg.CreatePublication {
 		return s.noPublication(nil)
 	}
 	all, err := listTables(ctx, sql)
 	if err != nil {
 		return err
 	}
-	wanted, err := s.selectTables(all)
+	wanted, err := selectTables(all, patterns)
 	if tolerate != nil {
 		err = tolerate(err)
 	}
@@ -112,8 +113,7 @@ func listTables(ctx context.Context, sql *pgx.Conn) ([]catalogTable, error) {
 
 // selectTables returns the tables that the patterns of the configuration name, also with an
 // error about those that are not there.
-func (s *Source) selectTables(all []catalogTable) ([]catalogTable, error) {
-	patterns := s.cfg.patterns()
+func selectTables(all []catalogTable, patterns []pattern) ([]catalogTable, error) {
 	if len(patterns) == 0 {
 		patterns = []pattern{{"*", "*"}}
 	}
@@ -142,9 +142,17 @@ func (s *Source) selectTables(all []catalogTable) ([]catalogTable, error) {
 			"there is no table %s", strings.Join(missing, ", "))
 	}
 	if len(wanted) == 0 {
-		return nil, misconfigured("correct the patterns, or create the tables first", "no table matches %s", strings.Join(s.cfg.Tables, ", "))
+		return nil, misconfigured("correct the patterns, or create the tables first", "no table matches %s", joined(patterns))
 	}
 	return wanted, nil
+}
+
+func joined(patterns []pattern) string {
+	texts := make([]string, len(patterns))
+	for i, p := range patterns {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // createPublication creates the publication, or says how its owner does.

@@ -44,6 +44,7 @@ const outcomePatience = 5 * time.Second
 type request struct {
 	capture string
 	yes     bool
+	wait    bool // until the backfill has ended
 }
 
 func (r *request) flag(cmd *cobra.Command) {
@@ -64,7 +65,11 @@ choose. Rows that change meanwhile are not written as they were before.
 A key is one value, or a JSON array with one value for each key column: '["de", 17]'.
 
 --to-topic addresses the rows to a new topic, for one subscriber. As long as the backfill
-runs the table's changes are written there, too, so that no old row wins.`,
+runs the table's changes are written there, too, so that no old row wins.
+
+What is wrong with the request shows when the capture looks at the table: a backfill that
+fails by then is told here, with exit code 1. With --wait also one that fails later; SIGINT
+ends the waiting, not the backfill.`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			namespace, name, ok := strings.Cut(table, ".")
@@ -90,6 +95,7 @@ runs the table's changes are written there, too, so that no old row wins.`,
 	f.StringVar(&to, "to-key", "", "only rows up to this key")
 	f.StringVar(&topic, "to-topic", "", "where the rows go, instead of the table's topic")
 	f.IntVar(&rate, "rate", 0, "rows a second at most; 0: no limit")
+	f.BoolVar(&r.wait, "wait", false, "until it has ended")
 	return cmd
 }
 
@@ -121,11 +127,12 @@ func (c *cli) confirm(cmd *cobra.Command, yes bool, question string) error {
 	if yes {
 		return nil
 	}
-	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !terminal(in) {
 		return &usageError{errors.New("this needs a word of yours, and there is no terminal to ask at"), "say --yes"}
 	}
 	fmt.Fprintf(c.err, "%s [y/N] ", printable(question))
-	answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	answer, _ := bufio.NewReader(in).ReadString('\n')
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
 		return usagef(cmd, "nothing was done")
 	}
@@ -202,17 +209,20 @@ func (c *cli) request(cmd *cobra.Command, r *request, req *capture.Command) erro
 			}
 			return err
 		}
-		out, err := awaitOutcome(ctx, client, name, req.ID)
+		out, err := c.awaitOutcome(ctx, client, name, req.ID, r.wait)
 		switch {
 		case err != nil:
 			return err
 		case out == nil:
-			return c.answer(cmd, fmt.Sprintf("requested as %s; capture %s does not run, or is busy: it begins when it does", req.ID, name),
+			return c.answer(cmd, fmt.Sprintf("requested as %s; capture %s does not run, or is busy: it is carried out when it does", req.ID, name),
 				requestAnswer{Command: req.ID}, table{})
 		case out.Error != "":
 			return &usageError{errors.New(out.Error), out.Hint}
 		}
 		b, err := findBackfill(ctx, client, name, or(req.Backfill, req.ID))
+		if err == nil && req.Verb == capture.VerbStart {
+			b, err = c.settle(ctx, client, name, b, r.wait)
+		}
 		if err != nil {
 			return err
 		}
@@ -220,13 +230,19 @@ func (c *cli) request(cmd *cobra.Command, r *request, req *capture.Command) erro
 	})
 }
 
-// awaitOutcome waits a while for the outcome of a command; nil: there is none yet.
-func awaitOutcome(ctx context.Context, client *stream.Client, name, id string) (*capture.Outcome, error) {
-	deadline := time.Now().Add(outcomePatience)
+// awaitOutcome waits for the outcome of a command: a while, or until there is one; nil: there
+// is none yet.
+func (c *cli) awaitOutcome(ctx context.Context, client *stream.Client, name, id string, wait bool) (*capture.Outcome, error) {
+	deadline, told := time.Now().Add(outcomePatience), false
 	for {
 		out, err := capture.OutcomeOf(ctx, client, name, id)
-		if out != nil || err != nil || time.Now().After(deadline) {
+		late := time.Now().After(deadline)
+		if out != nil || err != nil || late && !wait {
 			return out, err
+		}
+		if late && !told {
+			told = true
+			fmt.Fprintf(c.err, "requested as %s; capture %s does not run, or is busy: waiting for it\n", id, name)
 		}
 		select {
 		case <-ctx.Done():
@@ -234,6 +250,42 @@ func awaitOutcome(ctx context.Context, client *stream.Client, name, id string) (
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// settle waits a while until the capture has looked at a backfill's table, or until the
+// backfill has ended. One that has failed is an error, and one that does not end because it
+// was cancelled, if its end was to be waited for.
+func (c *cli) settle(ctx context.Context, client *stream.Client, name string, b *capture.Backfill, wait bool) (*capture.Backfill, error) {
+	deadline := time.Now().Add(outcomePatience)
+	show := c.progress()
+	for !b.State.Ended() && (wait || b.Ranges == 0 && time.Now().Before(deadline)) {
+		if wait {
+			show(b)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+		var err error
+		if b, err = findBackfill(ctx, client, name, b.ID); err != nil {
+			return nil, err
+		}
+	}
+	if wait && terminal(c.err) {
+		fmt.Fprintln(c.err)
+	}
+	switch {
+	case b.State == capture.BackfillFailed:
+		hint := "mend it, then: tailrace backfill resume " + b.ID
+		if b.Hint != "" {
+			hint = b.Hint + "; then: tailrace backfill resume " + b.ID
+		}
+		return nil, &hintedError{fmt.Errorf("backfill %s of %s failed: %s", b.ID, b.Table(), b.Error), hint}
+	case wait && b.State == capture.BackfillCancelled:
+		return nil, fmt.Errorf("backfill %s of %s was cancelled", b.ID, b.Table())
+	}
+	return b, nil
 }
 
 // whoami is who asks, for the record.
@@ -257,7 +309,11 @@ func findBackfill(ctx context.Context, client *stream.Client, name, id string) (
 			return &list[i], nil
 		}
 	}
-	return nil, &usageError{fmt.Errorf("there is no backfill %q", id), "tailrace backfill list shows those that there are"}
+	return nil, noBackfill(id)
+}
+
+func noBackfill(id string) error {
+	return &usageError{fmt.Errorf("there is no backfill %q", id), "tailrace backfill list shows those that there are"}
 }
 
 // readBackfills reads a capture's backfills from its state topic.

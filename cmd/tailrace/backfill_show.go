@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,11 +29,11 @@ func (c *cli) backfillListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				list, err := readBackfills(ctx, client, name)
+				list, requests, err := chosenBackfills(ctx, client, name, nil, true)
 				if err != nil {
 					return err
 				}
-				return c.writeBackfills(cmd, list)
+				return c.writeBackfills(cmd, list, requests)
 			})
 		},
 	}
@@ -47,19 +49,34 @@ func (c *cli) backfillStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [ID]",
 		Short: "Show how far backfills are: one, or those that have not ended or have failed",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Show how far backfills are: one, or those that have not ended or have failed, and the
+requests that the capture has not come to yet.
+
+With --watch it is shown again and again until nothing is under way.`,
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return nil
+			}
+			return args("an id")(cmd, given)
+		},
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if every <= 0 {
+				return usagef(cmd, "--every %s is no time to wait", every)
+			}
 			return c.withClient(cmd, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
 				name, err := captureName(cfg, r.capture)
 				if err != nil {
 					return err
 				}
 				for {
-					list, err := chosenBackfills(ctx, client, name, given)
+					list, requests, err := chosenBackfills(ctx, client, name, given, false)
 					if err != nil {
 						return err
 					}
-					if err := c.writeBackfills(cmd, list); err != nil || !watch || allAtRest(list) {
+					if watch && terminal(c.out) && c.format != "json" {
+						fmt.Fprint(c.out, "\x1b[H\x1b[2J") // to the top of an empty screen
+					}
+					if err := c.writeBackfills(cmd, list, requests); err != nil || !watch || len(requests) == 0 && allAtRest(list) {
 						return err
 					}
 					select {
@@ -77,26 +94,28 @@ func (c *cli) backfillStatusCommand() *cobra.Command {
 	return cmd
 }
 
-// chosenBackfills returns the one that is asked for, or all that are not done.
-func chosenBackfills(ctx context.Context, client *stream.Client, name string, given []string) ([]capture.Backfill, error) {
-	if len(given) == 1 {
-		b, err := findBackfill(ctx, client, name, given[0])
-		if err != nil {
-			return nil, err
-		}
-		return []capture.Backfill{*b}, nil
+// chosenBackfills returns the one that is asked for, or those that are not done, or all; and
+// what was requested of them, and waits for the capture.
+func chosenBackfills(ctx context.Context, client *stream.Client, name string, given []string, all bool) ([]capture.Backfill, []capture.Command, error) {
+	requests, err := capture.Requests(ctx, client, name) // first: one that is carried out meanwhile shows twice, not never
+	if err != nil && !errors.Is(err, stream.ErrNoTopic) {
+		return nil, nil, err
 	}
 	list, err := readBackfills(ctx, client, name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var open []capture.Backfill
-	for _, b := range list {
-		if !b.State.Ended() || b.State == capture.BackfillFailed {
-			open = append(open, b)
+	if len(given) == 1 {
+		list = slices.DeleteFunc(list, func(b capture.Backfill) bool { return b.ID != given[0] })
+		requests = slices.DeleteFunc(requests, func(r capture.Command) bool { return or(r.Backfill, r.ID) != given[0] })
+		if len(list)+len(requests) == 0 {
+			return nil, nil, noBackfill(given[0])
 		}
+		return list, requests, nil
 	}
-	return open, nil
+	return slices.DeleteFunc(list, func(b capture.Backfill) bool {
+		return !all && b.State.Ended() && b.State != capture.BackfillFailed
+	}), requests, nil
 }
 
 // allAtRest says whether none of them is under way.
@@ -117,8 +136,8 @@ type shownBackfill struct {
 	ETASeconds *float64 `json:"eta_seconds,omitempty"`
 }
 
-// writeBackfills writes backfills, with errors and hints below.
-func (c *cli) writeBackfills(cmd *cobra.Command, list []capture.Backfill) error {
+// writeBackfills writes backfills, with errors and hints below, and requests that wait.
+func (c *cli) writeBackfills(cmd *cobra.Command, list []capture.Backfill, requests []capture.Command) error {
 	now := time.Now()
 	shown := make([]shownBackfill, len(list))
 	t := table{head: []string{"ID", "TABLE", "STATE", "PROGRESS", "ROWS", "ROWS/S", "ETA", "CAUSE"}}
@@ -136,10 +155,18 @@ func (c *cli) writeBackfills(cmd *cobra.Command, list []capture.Backfill) error 
 			s.ETASeconds, eta = &seconds, left.Round(time.Second).String()
 		}
 		shown[i] = s
-		t.rows = append(t.rows, []string{b.ID, b.Table(), string(b.State), bar(&b), strconv.FormatInt(b.Read, 10), rate, eta, b.Cause})
+		t.rows = append(t.rows, []string{b.ID, b.Table(), string(b.State), progressText(&b, terminal(c.out)), strconv.FormatInt(b.Read, 10), rate, eta, b.Cause})
 	}
-	if err := c.answer(cmd, count(len(list), "backfill"), map[string]any{"backfills": shown}, t); err != nil || c.format == "json" {
+	result := map[string]any{"backfills": shown, "requests": append([]capture.Command{}, requests...)}
+	if err := c.answer(cmd, count(len(list), "backfill"), result, t); err != nil || c.format == "json" {
 		return err
+	}
+	for _, r := range requests {
+		what := r.Backfill
+		if r.Verb == capture.VerbStart {
+			what = r.ID + " of " + r.Namespace + "." + r.Name
+		}
+		fmt.Fprintf(c.out, "\nrequested at %s by %s, waits for the capture: %s\n", r.At.UTC().Format(time.RFC3339), printable(or(r.By, "-")), printable(r.Verb+" "+what))
 	}
 	for _, b := range list {
 		if b.Error != "" {
@@ -165,12 +192,38 @@ func percent(b *capture.Backfill) (float64, bool) {
 
 const barWidth = 20
 
-// bar draws the progress.
-func bar(b *capture.Backfill) string {
+// progressText is the progress, drawn if a person looks at it.
+func progressText(b *capture.Backfill, draw bool) string {
 	p, ok := percent(b)
-	if !ok {
+	switch {
+	case !ok:
 		return "-"
+	case !draw:
+		return fmt.Sprintf("%.0f%%", p)
 	}
 	full := int(p / 100 * barWidth)
 	return fmt.Sprintf("[%s%s] %3.0f%%", strings.Repeat("#", full), strings.Repeat(".", barWidth-full), p)
+}
+
+// progress returns what shows a backfill on standard error while it is waited for: a line that
+// is written over on a terminal, else one now and then.
+func (c *cli) progress() func(*capture.Backfill) {
+	const pause = 10 * time.Second
+	var next time.Time
+	return func(b *capture.Backfill) {
+		now, tty := time.Now(), terminal(c.err)
+		if !tty && now.Before(next) {
+			return
+		}
+		next = now.Add(pause)
+		line := fmt.Sprintf("%s of %s: %s, %s, %d rows, %.0f a second", b.ID, b.Table(), b.State, progressText(b, tty), b.Read, b.RowsPerSecond(now))
+		if left, ok := b.Left(now); ok {
+			line += ", " + left.Round(time.Second).String() + " to go"
+		}
+		if tty {
+			fmt.Fprintf(c.err, "\r\x1b[K%s", printable(line))
+			return
+		}
+		fmt.Fprintln(c.err, printable(line))
+	}
 }

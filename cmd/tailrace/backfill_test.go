@@ -3,11 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/deploy/testenv"
@@ -18,6 +16,8 @@ type backfillAnswer struct {
 	OK     bool
 	Result struct {
 		Backfills []capture.Backfill
+		Requests  []capture.Command
+		Command   string
 		Carried   bool
 		Backfill  *capture.Backfill
 	}
@@ -51,6 +51,7 @@ func (i *instance) one(t *testing.T, id string) capture.Backfill {
 	return capture.Backfill{}
 }
 
+// untilState waits until a backfill is in a state.
 func (p *process) untilState(id string, want capture.BackfillState) (b capture.Backfill) {
 	p.t.Helper()
 	p.until(fmt.Sprintf("%s %s", id, want), func() bool {
@@ -92,17 +93,35 @@ func TestBackfillCommands(t *testing.T) {
 		return code == 2 && strings.Contains(stderr, "does not have table public.nope") && strings.Contains(stderr, "hint: add it to the capture's tables")
 	})
 	for _, bad := range [][]string{{"start", "--table", "orders"}, {"start"}, {"start", "--table", "public.orders", "--from-key", "[{}]"},
-		{"start", "--table", "public.orders", "--to-topic", s.name + ".public.orders"}, {"pause", "nope"}, {"cancel", "nope"}} {
+		{"start", "--table", "public.orders", "--to-topic", s.name + ".public.orders"}, {"start", "--table", "public.orders", "--rate", "-1"},
+		{"start", "--table", "public.orders", "--capture", "nope"}, {"pause", "nope"}, {"cancel", "--yes", "nope"}, {"cancel", "nope"},
+		{"status", "nope"}, {"status", "a", "b"}, {"status", "--every", "0s"}, {"pause"}} {
 		if a := p.ask(t, 2, bad...); a.Error == nil || a.Error.Message == "" || a.Error.Hint == "" {
 			t.Errorf("%v: %+v", bad, a.Error)
 		}
 	}
 
-	where := p.untilState(p.backfill("--table", "public.orders", "--where", "id < 10) UNION SELECT 1, 2 WHERE (true"), capture.BackfillFailed)
-	key := p.untilState(p.backfill("--table", "public.parts", "--from-key", "a"), capture.BackfillFailed)
-	denied := p.untilState(p.backfill("--table", "public.secret"), capture.BackfillFailed)
+	fails := func(args ...string) capture.Backfill {
+		t.Helper()
+		a := p.ask(t, 1, append([]string{"start"}, args...)...)
+		if a.Error == nil || !strings.Contains(a.Error.Hint, "backfill resume ") {
+			t.Fatalf("%v: %+v", args, a.Error)
+		}
+		_, id, _ := strings.Cut(a.Error.Hint, "backfill resume ")
+		b := p.one(t, id)
+		if b.State != capture.BackfillFailed || !strings.Contains(a.Error.Message, b.Error) || !strings.Contains(a.Error.Hint, b.Hint) {
+			t.Errorf("%v: said %+v, is %+v", args, a.Error, b)
+		}
+		return b
+	}
+	where := fails("--table", "public.orders", "--where", "id < 10) UNION SELECT 1, 2 WHERE (true")
+	key := fails("--table", "public.parts", "--from-key", "a")
+	denied := fails("--table", "public.secret")
 	if !strings.Contains(where.Error, "condition") || !strings.Contains(key.Error, "key") || !strings.Contains(denied.Hint, "GRANT SELECT") {
 		t.Errorf("where: %q, key: %q, denied: %q", where.Error, key.Error, denied.Hint)
+	}
+	for _, b := range []capture.Backfill{where, key} {
+		p.ask(t, 0, "cancel", "--yes", b.ID)
 	}
 	sql(t, pg, db, "GRANT SELECT ON secret TO "+user)
 	p.ask(t, 0, "resume", denied.ID)
@@ -117,9 +136,12 @@ func TestBackfillCommands(t *testing.T) {
 	p.until("some rows read", func() bool { return p.one(t, slow).Read > 0 })
 	p.ask(t, 0, "pause", slow)
 	paused := p.one(t, slow)
-	part := p.untilState(p.backfill("--table", "public.parts", "--from-key", `["b", 100]`, "--to-key", `["c", 200]`, "--where", "v = 0", "--to-topic", "mine-"+s.name), capture.BackfillDone)
+	part := *p.ask(t, 0, "start", "--wait", "--table", "public.parts", "--from-key", `["b", 100]`, "--to-key", `["c", 200]`, "--where", "v = 0", "--to-topic", "mine-"+s.name).Result.Backfill
 	if now := p.one(t, slow); now.State != capture.BackfillPaused || now.Read != paused.Read || now.Read >= 5000 {
 		t.Errorf("it is %s with %d rows, paused with %d", now.State, now.Read, paused.Read)
+	}
+	if list := p.ask(t, 0, "status", "--watch").Result.Backfills; len(list) == 0 || list[len(list)-1].ID != slow { // nothing is under way
+		t.Errorf("the status has %+v", list)
 	}
 	p.ask(t, 0, "cancel", "--yes", slow)
 
@@ -129,7 +151,9 @@ func TestBackfillCommands(t *testing.T) {
 	if b := p.untilState(dropped, capture.BackfillFailed); b.Error == "" || b.Hint == "" {
 		t.Errorf("a table that was dropped: %+v", b)
 	}
-	orders := fold(t, p.tail(t, s.name+".public.orders", 1<<30, "--to-end", "--from", "beginning"))
+	p.until("past what came after the drop", func() bool {
+		return fold(t, p.tail(t, s.name+".public.orders", 1<<30, "--to-end", "--from", "beginning")).ops["c"] == 1
+	})
 	mine := fold(t, p.tail(t, "mine-"+s.name, 1<<30, "--to-end", "--from", "beginning"))
 	want := 0
 	for i := 1; i <= 500; i++ {
@@ -137,10 +161,15 @@ func TestBackfillCommands(t *testing.T) {
 			want++
 		}
 	}
-	if orders.ops["c"] != 1 || mine.ops["r"] != want || part.Rows != int64(want) {
-		t.Errorf("orders %v, mine %v, want %d", orders.ops, mine.ops, want)
+	if mine.ops["r"] != want || part.Rows != int64(want) {
+		t.Errorf("mine %v, want %d", mine.ops, want)
 	}
 	p.stop(syscall.SIGTERM, 0)
+	for _, gone := range [][]string{{"list"}, {"start", "--table", "public.orders"}} { // the broker is gone with its process
+		if a := p.ask(t, 3, gone...); a.Error == nil || !strings.Contains(a.Error.Hint, "while `tailrace run` runs") {
+			t.Errorf("%v: %+v", gone, a.Error)
+		}
+	}
 	dropSlot(t, pg, db, s.slot())
 }
 
@@ -161,83 +190,20 @@ func TestBackfillRequestWaits(t *testing.T) {
 	if a.Result.Carried || a.Result.Backfill != nil {
 		t.Fatalf("carried out by nobody: %+v", a)
 	}
+	for _, r := range in.ask(t, 0, "list").Result.Requests {
+		a.Result.Requests = append(a.Result.Requests, r)
+		if one := in.ask(t, 0, "status", r.ID).Result; len(one.Requests) != 1 || len(one.Backfills) != 0 {
+			t.Errorf("the request alone: %+v", one)
+		}
+	}
+	if r := a.Result.Requests; len(r) != 1 || r[0].ID != a.Result.Command || r[0].Name != "orders" || !strings.Contains(r[0].By, "@") {
+		t.Errorf("requests that wait: %+v", r)
+	}
 	second := in.start(t)
 	second.until("done", func() bool {
-		list := in.ask(t, 0, "list").Result.Backfills
-		return len(list) == 1 && list[0].State == capture.BackfillDone && list[0].Rows == 500
+		now := in.ask(t, 0, "list").Result
+		return len(now.Requests) == 0 && len(now.Backfills) == 1 && now.Backfills[0].State == capture.BackfillDone && now.Backfills[0].Rows == 500
 	})
 	second.stop(syscall.SIGTERM, 0)
-	dropSlot(t, pg, db, s.slot())
-}
-
-// Ten tables join, one after the other; the changes of the others do not stand still for it.
-func TestTablesJoinWithoutAPause(t *testing.T) {
-	pg := testenv.SharedPostgres(t)
-	db := pg.CreateDatabase(t)
-	sql(t, pg, db, "CREATE TABLE beat (id int PRIMARY KEY, v int)")
-	s := settings{name: testenv.Unique("join"), broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(db), postgres: `, tables: ["public.*"]`}
-	p := s.configure(t).start(t)
-	p.ready()
-	conn := pg.Connect(t, db)
-	stop, written := make(chan struct{}), make(chan int)
-	go func() {
-		n := 0
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				written <- n
-				return
-			case <-tick.C:
-				n++
-				if _, err := conn.Exec(t.Context(), "INSERT INTO beat VALUES ($1, 0)", n); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-	}()
-	const tables = 10
-	for i := range tables {
-		name := fmt.Sprintf("joins%d", i)
-		sql(t, pg, db, fmt.Sprintf("CREATE TABLE %s (id int PRIMARY KEY, v int); INSERT INTO %s SELECT i, 0 FROM generate_series(1, 20000) i", name, name))
-		p.until(name+" read", func() bool {
-			for _, b := range p.ask(t, 0, "list").Result.Backfills {
-				if b.Name == name && b.State == capture.BackfillDone {
-					return true
-				}
-			}
-			return false
-		})
-		sql(t, pg, db, fmt.Sprintf("UPDATE %s SET v = 1 WHERE id %% 100 = 0", name))
-	}
-	close(stop)
-	n := <-written
-	p.until("every beat", func() bool {
-		return fold(t, p.tail(t, s.name+".public.beat", 1<<30, "--to-end", "--from", "beginning")).ops["c"] == n
-	})
-	longest := time.Duration(0)
-	for _, r := range p.tail(t, s.name+".public.beat", 1<<30, "--to-end", "--from", "beginning") {
-		var value struct{ Source struct{ Ts_ms int64 } }
-		if err := json.Unmarshal(r.Value, &value); err != nil {
-			t.Fatal(err)
-		}
-		at, err := time.Parse(time.RFC3339, r.Timestamp)
-		if err != nil || value.Source.Ts_ms == 0 {
-			t.Fatalf("times of %s: %v", r.Value, err)
-		}
-		longest = max(longest, at.Sub(time.UnixMilli(value.Source.Ts_ms)))
-	}
-	t.Logf("%d beats, the longest from commit to record %s", n, longest)
-	if longest > time.Second {
-		t.Errorf("a beat came %s after its commit", longest)
-	}
-	for i := range tables {
-		name := fmt.Sprintf("joins%d", i)
-		p.until("all of "+name, func() bool {
-			return maps.Equal(fold(t, p.tail(t, s.name+".public."+name, 1<<30, "--to-end", "--from", "beginning")).rows, tableRows(t, s.url, name))
-		})
-	}
-	p.stop(syscall.SIGTERM, 0)
 	dropSlot(t, pg, db, s.slot())
 }

@@ -79,7 +79,7 @@ func (c *cli) statusBackfills(cmd *cobra.Command, s *httpapi.Status) error {
 			continue
 		}
 		fmt.Fprintf(c.out, "\nbackfills of %s:\n", printable(one.Name))
-		if err := c.writeBackfills(cmd, one.Backfills); err != nil {
+		if err := c.writeBackfills(cmd, one.Backfills, nil); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 )
 
 // runCommand runs the configured captures.
@@ -22,6 +24,9 @@ registry if they are configured, recover, then write every change to its topic.
 
 SIGTERM and SIGINT stop it: what is complete is written and confirmed to the database
 first. A second signal ends it at once; nothing is lost by that, the next start recovers.
+
+SIGHUP reads the configuration again. A capture's list of tables is taken up while it runs;
+any other difference is logged, and needs a restart. A file with mistakes changes nothing.
 
 Exit codes: 0 after SIGTERM, 130 after SIGINT; 1 a capture stopped by an error that
 starting again would not mend, 2 wrong usage or configuration, 3 the database, the broker
@@ -37,7 +42,9 @@ or the machine is not as needed.`,
 				log.Info("stopping: what is complete is written first; a second signal ends it at once", "signal", s.String())
 			})
 			defer release()
-			err = app.Run(ctx, cfg, app.Options{Version: thisBuild().Version, Log: log})
+			reload, ignore := c.reloads(log)
+			defer ignore()
+			err = app.Run(ctx, cfg, app.Options{Version: thisBuild().Version, Log: log, Reload: reload})
 			if err == nil {
 				log.Info("stopped")
 				return c.interruption(ctx)
@@ -45,6 +52,52 @@ or the machine is not as needed.`,
 			return err
 		},
 	}
+}
+
+// reloads passes on the configuration as SIGHUP has it read again, unless it has mistakes.
+// release gives the signal back.
+func (c *cli) reloads(log *slog.Logger) (configs <-chan *config.Config, release func()) {
+	signals, out := make(chan os.Signal, 1), make(chan *config.Config)
+	signal.Notify(signals, syscall.SIGHUP)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-signals:
+			}
+			cfg, err := c.load()
+			if err != nil {
+				refuseReload(log, err)
+				continue
+			}
+			select {
+			case out <- cfg:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return out, func() {
+		signal.Stop(signals)
+		close(stop)
+		<-done
+	}
+}
+
+// refuseReload logs why a configuration was not taken up, with every mistake in it.
+func refuseReload(log *slog.Logger, err error) {
+	var bad *config.Error
+	if !errors.As(err, &bad) {
+		log.Error("the configuration was not taken up: nothing has changed", "error", err, "hint", app.Hint(err))
+		return
+	}
+	for _, f := range bad.Findings {
+		log.Error("a mistake in the configuration", "code", f.Code, "path", f.Path, "line", f.Line, "message", f.Message, "suggestion", f.Suggestion)
+	}
+	log.Error("the configuration was not taken up: nothing has changed", "mistakes", len(bad.Findings), "hint", app.Hint(err))
 }
 
 // signalError is why a context ended: a signal came.

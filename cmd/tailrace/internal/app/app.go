@@ -21,7 +21,8 @@ import (
 type Options struct {
 	Version string
 	Log     *slog.Logger
-	Watch   func(View) // told once the parts are there, before they start; may be nil
+	Watch   func(View)            // told once the parts are there, before they start; may be nil
+	Reload  <-chan *config.Config // the configuration as it was read again, valid; may be nil
 }
 
 // View shows a process at work, to the program that runs it. Its functions may be called
@@ -110,6 +111,7 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 		serve(a.registry.serve)
 		serve(a.registry.sup.Run)
 	}
+	servers.Go(func() { a.reload(serving) })
 	errs := a.work(working)
 	release()
 	servers.Wait()

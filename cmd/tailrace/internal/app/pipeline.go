@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/capture/postgres"
@@ -17,11 +18,14 @@ type pipeline struct {
 	cfg     *config.Capture
 	monitor *capture.Monitor
 	sup     *supervisor
+	tables  atomic.Pointer[[]string] // patterns of the tables, which a reload may change
+	look    chan struct{}            // they have changed
 }
 
 // newPipeline makes the pipeline of one capture.
 func (a *app) newPipeline(c *config.Capture) *pipeline {
-	p := &pipeline{cfg: c, monitor: capture.NewMonitor(c.Name, a.metrics)}
+	p := &pipeline{cfg: c, monitor: capture.NewMonitor(c.Name, a.metrics), look: make(chan struct{}, 1)}
+	p.tables.Store(&c.Postgres.Tables)
 	log := a.opts.Log.With("capture", c.Name)
 	p.sup = &supervisor{
 		name:    "capture " + c.Name,
@@ -35,6 +39,7 @@ func (a *app) newPipeline(c *config.Capture) *pipeline {
 			}
 			source := c.Source()
 			source.Version, source.Log, source.Registerer = a.opts.Version, log, a.metrics
+			source.TablesNow = func() []string { return *p.tables.Load() }
 			return capture.Run(ctx, capture.Config{
 				Name:          c.Name,
 				Naming:        schemas.Naming{Prefix: c.Prefix, Connector: "postgresql", Adjust: schemas.AdjustNone},
@@ -44,6 +49,7 @@ func (a *app) newPipeline(c *config.Capture) *pipeline {
 				Transactional: a.broker.transactional(),
 				Snapshot:      capture.SnapshotMode(c.Snapshot),
 				Backfill:      capture.BackfillConfig{Readers: c.Backfill.Readers, Rate: c.Backfill.Rate},
+				Look:          p.look,
 				Topics:        topics(c.Topics),
 				Codec:         codec,
 				Monitor:       p.monitor,
