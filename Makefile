@@ -13,7 +13,7 @@ PACKAGES ?= ./...
 # Packages whose tests also run with the race detector: those with goroutines of their own.
 RACE ?= ./stream/... ./schemas/registry/... ./capture/... ./sinks/... ./cmd/...
 
-.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-kill-target bench-sink bench-bigtx bench-snapshot
+.PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-kill-target bench-kill-backfill bench-sink bench-bigtx bench-snapshot
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ bench-kill-kafka: deps ## 100 kills on Apache Kafka, judged from outside
 bench-kill-target: deps ## the same with the sink, on both brokers: the target equal, no half transaction seen
 	go run ./deploy/bench/kill -target postgres -broker embedded -kills 100
 	go run ./deploy/bench/kill -target postgres -broker kafka -kills 100
+
+bench-kill-backfill: deps ## 50 kills while rows are read beside the log, on both brokers
+	go run ./deploy/bench/kill -backfill -broker embedded -kills 50
+	go run ./deploy/bench/kill -backfill -broker kafka -kills 50
 
 bench-sink: deps ## 1 M changes from topic to PostgreSQL, beside COPY and merge
 	go run ./deploy/bench/sink

@@ -136,7 +136,7 @@ func (e *engine) arrived(ctx context.Context, r *chunkRead, v *ChunkVersion, err
 	j.failures = 0
 	j.size.Took(r.chunk.Rows.Len(), r.chunk.Rows.Bytes(), v.Took)
 	r.version = v
-	if !r.tracker.Arm(r.window, &r.chunk, v.Log) {
+	if !r.tracker.Arm(r.window, &r.chunk, v.Log) && !mutant("ignore-arm") {
 		e.log.Debug("a chunk is read again", "backfill", j.b.ID, "range", s.n, "waits_for", r.tracker.Waiting())
 		s.retryAt = time.Now().Add(againPause)
 		e.release(r)
@@ -188,7 +188,7 @@ func (e *engine) write(ctx context.Context, n int) error {
 			for len(s.armed) > 0 {
 				r := s.armed[0]
 				seen := e.p.prog.seen
-				if !r.chunk.Written(backfill.Place{File: seen.File, Offset: seen.Offset}) {
+				if !r.chunk.Written(backfill.Place{File: seen.File, Offset: seen.Offset}) && !mutant("write-at-once") {
 					break
 				}
 				if !e.usable(j, r) {
@@ -232,6 +232,14 @@ func (e *engine) usable(j *job, r *chunkRead) bool {
 // the progress that they make.
 func (e *engine) writeChunk(ctx context.Context, r *chunkRead) error {
 	j, s := r.job, r.span
+	if mutant("progress-first") {
+		e.p.prog.advance(&s.ranged, &r.chunk)
+		for range 3 { // then the first is durable
+			if err := e.p.push(ctx, e.p.cutGroup()); err != nil {
+				return err
+			}
+		}
+	}
 	if err := e.p.beginRead(j.b.ID); err != nil {
 		return err
 	}

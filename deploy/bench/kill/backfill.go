@@ -2,138 +2,301 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tailrace/tailrace/capture"
+	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
+	"github.com/tailrace/tailrace/deploy/bench/internal/product"
 	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/testenv"
 	"github.com/tailrace/tailrace/stream"
 )
 
-// backfills is what the run found of reading tables beside the log.
-type backfills struct {
-	Done      int `json:"done"`
-	Failed    int `json:"failed"`
-	Reads     int `json:"reads"`      // rows of backfills in the topics
-	Stale     int `json:"stale"`      // those older than what the log had said before
-	ReadAgain int `json:"read_again"` // those that no backfill's progress tells of
-	MayAgain  int `json:"may_again"`  // the chunks that may be under way, at each kill
-}
-
+// The engine of backfills has two readers, and so many chunks under way at most; a chunk has
+// a quarter of the rows at most that its backfill may read in a second.
 const (
-	fillRate  = 200 // rows a second: so slow that kills come in the midst
-	chunkRows = fillRate / 4
-	underWay  = 2*2 + 2 // chunks under way at a time, with two readers
-	askPause  = 100 * time.Millisecond
+	backfillReaders = 2
+	chunksInFlight  = 2*backfillReaders + 2
+	chunksPerSecond = 4
 )
 
-// keepFilling asks for a backfill of one table after the other until ctx ends. The broker
-// may be away, and the capture dead, at any moment.
-func (b *bench) keepFilling(ctx context.Context) {
-	for i := 0; ctx.Err() == nil; i++ {
-		table := &workload.Tables[i%len(workload.Tables)]
-		if len(table.Key) == 0 {
-			continue
-		}
-		id := fmt.Sprintf("fill-%d-%s", i, table.Name)
-		asked := false
-		for ctx.Err() == nil && !asked {
-			asked = b.ask(ctx, &capture.Command{ID: id, Verb: capture.VerbStart, At: time.Now(), Namespace: "public", Name: table.Name, Rate: fillRate}) == nil
-			pause(ctx, askPause)
-		}
-		for ctx.Err() == nil && !b.ended(ctx, id) {
-			pause(ctx, askPause)
-		}
+// askAgain is how long a table is left alone after a backfill of it was asked for.
+const askAgain = 2 * time.Second
+
+// readVerdict is what was found of backfills.
+type readVerdict struct {
+	Backfills   int `json:"backfills"`
+	Done        int `json:"backfills_done"`
+	UnderWay    int `json:"kills_under_way"` // kills with a backfill under way
+	Rows        int `json:"rows_read"`       // records of rows
+	Chunks      int `json:"chunks"`
+	TornChunks  int `json:"chunks_in_part"` // left by kills of the embedded broker, and read again
+	Again       int `json:"rows_read_again"`
+	AgainMost   int `json:"rows_read_again_by_one_run"`
+	Bound       int `json:"rows_in_flight"`    // which one run may read again
+	CommitsHeld int `json:"commits_held_back"` // times that commits were in the log and not visible
+	LogHeld     int `json:"log_held_back"`     // times that they were visible and not sent
+	TooMany     int `json:"read_again_beyond"`
+	Stale       int `json:"stale"`
+	Unread      int `json:"unread"`
+	Different   int `json:"different"`
+}
+
+func (v *readVerdict) take(j *judge.ReadVerdict) {
+	v.Backfills, v.Rows, v.Chunks, v.TornChunks = j.Backfills, j.Rows, j.Chunks, j.TornChunks
+	v.Again, v.AgainMost, v.TooMany, v.Stale, v.Unread, v.Different = j.Again, j.AgainMost, j.TooMany, j.Stale, j.Unread, j.Different
+}
+
+func (v *readVerdict) good() bool { return v.TooMany+v.Stale+v.Unread+v.Different == 0 }
+
+func (v *readVerdict) print(w io.Writer) {
+	fmt.Fprintf(w, "backfills\t%d, %d of them done\nkills with one under way\t%d\nrows read\t%d in %d chunks, %d chunks in part\n", v.Backfills, v.Done, v.UnderWay, v.Rows, v.Chunks, v.TornChunks)
+	fmt.Fprintf(w, "rows read again\t%d, %d by one run at most; %d in flight\ncommits held back\t%d times, the log %d times\n", v.Again, v.AgainMost, v.Bound, v.CommitsHeld, v.LogHeld)
+	fmt.Fprintf(w, "read again beyond that\t%d\nstale\t%d\nunread\t%d\ndifferent\t%d\n", v.TooMany, v.Stale, v.Unread, v.Different)
+}
+
+// reads has rows read while the capture is killed.
+type reads struct {
+	initial []judge.Row
+	starts  []int64 // of the capture, milliseconds
+	kills   []time.Time
+	client  *stream.Client
+	end     context.CancelFunc
+	work    sync.WaitGroup
+
+	mu   sync.Mutex // the rest, while the goroutines work
+	errs []error
+	last string // the last command that the broker has taken
+
+	commitsHeld, logHeld int // how often
+}
+
+// fill fills the tables.
+func fill(ctx context.Context, pg *testenv.Postgres, rows int) (*reads, error) {
+	if err := workload.Fill(ctx, pg.AdminURL(database), writers, rows); err != nil {
+		return nil, err
 	}
+	initial, err := workload.Rows(ctx, pg.AdminURL(database), prefix)
+	return &reads{initial: initial}, err
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
-// withClient calls fn with a client of the broker, which need not be there.
-func (b *bench) withClient(ctx context.Context, fn func(context.Context, *stream.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	client, err := stream.NewClient(stream.Config{Brokers: []string{b.product.Broker()}})
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	return fn(ctx, client)
-}
-
-func (b *bench) ask(ctx context.Context, c *capture.Command) error {
-	return b.withClient(ctx, func(ctx context.Context, client *stream.Client) error { return capture.Send(ctx, client, prefix, c) })
-}
-
-// ended says whether a backfill has ended, or was refused.
-func (b *bench) ended(ctx context.Context, id string) (ended bool) {
-	_ = b.withClient(ctx, func(ctx context.Context, client *stream.Client) error {
-		if out, err := capture.OutcomeOf(ctx, client, prefix, id); err != nil || out == nil {
-			return err
-		} else if out.Error != "" {
-			ended = true
-			return nil
-		}
-		list, err := capture.Backfills(ctx, client, prefix)
-		for _, f := range list {
-			if f.ID == id {
-				ended = f.State.Ended()
-			}
-		}
-		return err
-	}) // what fails is asked again
-	return ended
-}
-
-// restOfBackfills waits until none is under way, so that rows and state are of one moment.
-func (b *bench) restOfBackfills(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drainWithin)
-	defer cancel()
-	for b.backfill {
-		var open bool
-		err := b.withClient(ctx, func(ctx context.Context, client *stream.Client) error {
-			list, err := capture.Backfills(ctx, client, prefix)
-			for _, f := range list {
-				open = open || !f.State.Ended()
-			}
-			return err
-		})
-		if err == nil && !open {
-			break
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("wait for the last backfill to end: %w", ctx.Err())
-		}
-		pause(ctx, askPause)
-	}
-	return nil
-}
-
-// judgeBackfills compares the rows in the topics with what the state says of them.
-func (b *bench) judgeBackfills(ctx context.Context) error {
-	r := b.result.Backfills
+// begin asks for backfills and holds back commits and the log until rest is called.
+func (r *reads) begin(ctx context.Context, p *product.Product, pg *testenv.Postgres, seed uint64) (err error) {
 	if r == nil {
 		return nil
 	}
-	return b.withClient(ctx, func(ctx context.Context, client *stream.Client) error {
-		list, err := capture.Backfills(ctx, client, prefix)
-		told := 0
-		for _, f := range list {
-			told += int(f.Rows)
-			switch f.State {
-			case capture.BackfillDone:
-				r.Done++
-			case capture.BackfillFailed:
-				r.Failed++
-				b.result.detail(fmt.Sprintf("backfill %s failed: %s", f.ID, f.Error))
+	if r.client, err = stream.NewClient(stream.Config{Brokers: []string{p.Broker()}, Timeout: time.Second}); err != nil {
+		return err
+	}
+	ctx, r.end = context.WithCancel(ctx)
+	r.work.Go(func() { r.ask(ctx, p) })
+	r.work.Go(func() { r.note(r.disturb(ctx, pg, rand.New(rand.NewPCG(seed, 77)))) })
+	return nil
+}
+
+// rest ends what begin has begun; further calls do nothing.
+func (r *reads) rest() error {
+	if r == nil || r.end == nil {
+		return nil
+	}
+	r.end()
+	r.work.Wait()
+	r.end = nil
+	return errors.Join(r.errs...)
+}
+
+func (r *reads) note(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
+}
+
+// ask asks for a backfill of each table with a key that has none.
+func (r *reads) ask(ctx context.Context, p *product.Product) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	asked := map[string]time.Time{}
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		under, runs := p.Backfills(ctx)
+		if !runs {
+			continue
+		}
+		for i := range workload.Tables {
+			name := workload.Tables[i].Name
+			has := slices.ContainsFunc(under, func(b product.Backfill) bool { return b.Name == name })
+			if has || len(workload.Tables[i].Key) == 0 || time.Since(asked[name]) < askAgain {
+				continue
+			}
+			n++
+			c := capture.Command{ID: fmt.Sprintf("again-%d-%s", n, name), Verb: capture.VerbStart, At: time.Now(), Namespace: "public", Name: name}
+			// The broker may be killed meanwhile; then the next look asks again.
+			if err := capture.Send(ctx, r.client, prefix, &c); err == nil {
+				asked[name] = time.Now()
+				r.mu.Lock()
+				r.last = c.ID
+				r.mu.Unlock()
 			}
 		}
-		r.ReadAgain, r.MayAgain = r.Reads-told, b.result.Kills*underWay*chunkRows
+	}
+}
+
+// disturb has the log and what is visible differ, for up to a quarter of a second, again and
+// again: commits are in the log and not visible, since they wait for a standby that does not
+// exist; or they are visible and the log is late, since the process that sends it is stopped.
+func (r *reads) disturb(ctx context.Context, pg *testenv.Postgres, rng *rand.Rand) (err error) {
+	conn, err := pgx.Connect(ctx, pg.AdminURL(database))
+	if err != nil {
 		return err
-	})
+	}
+	ended := ctx.Done()
+	ctx = context.WithoutCancel(ctx) // what was held back must be let go
+	defer conn.Close(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	undo := func() error { return nil }
+	defer func() { err = errors.Join(err, undo()) }()
+	for n := 0; ; n++ {
+		select {
+		case <-ended:
+			return nil
+		case <-timer.C:
+		}
+		timer.Reset(time.Duration(20+rng.IntN(230)) * time.Millisecond)
+		if err := undo(); err != nil {
+			return err
+		}
+		undo = func() error { return nil }
+		switch n % 4 {
+		case 1:
+			undo, err = r.holdCommits(ctx, conn)
+		case 3:
+			undo, err = r.holdLog(ctx, conn)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// holdCommits keeps commits invisible until undo is called.
+func (r *reads) holdCommits(ctx context.Context, conn *pgx.Conn) (undo func() error, err error) {
+	set := func(standby string) error {
+		if _, err := conn.Exec(ctx, "ALTER SYSTEM SET synchronous_standby_names = '"+standby+"'"); err != nil {
+			return fmt.Errorf("hold back commits: %w", err)
+		}
+		if _, err := conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
+			return fmt.Errorf("hold back commits: %w", err)
+		}
+		return nil
+	}
+	r.commitsHeld++
+	return func() error { return set("") }, set("nobody")
+}
+
+// holdLog stops the process that sends the log, if there is one, until undo is called.
+func (r *reads) holdLog(ctx context.Context, conn *pgx.Conn) (undo func() error, err error) {
+	none := func() error { return nil }
+	var pid int
+	err = conn.QueryRow(ctx, "SELECT pid FROM pg_stat_replication LIMIT 1").Scan(&pid)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && syscall.Kill(pid, syscall.SIGSTOP) != nil {
+		return none, nil // the capture has just been killed
+	}
+	if err != nil {
+		return none, fmt.Errorf("look for the sender of the log: %w", err)
+	}
+	r.logHeld++
+	return func() error { syscall.Kill(pid, syscall.SIGCONT); return nil }, nil
+}
+
+// settle waits until every backfill that was asked for has ended.
+func (b *bench) settle(ctx context.Context) error {
+	deadline := time.NewTimer(drainWithin)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		answered := b.reads.last == ""
+		if !answered {
+			out, err := capture.OutcomeOf(ctx, b.reads.client, prefix, b.reads.last)
+			answered = err == nil && out != nil
+		}
+		left, runs := b.product.Backfills(ctx)
+		for _, f := range left {
+			if f.State == "failed" {
+				b.result.Stopped = fmt.Sprintf("backfill %s has failed: %s", f.ID, f.Error)
+				return nil
+			}
+		}
+		if answered && runs && len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-b.product.Done():
+			b.stopped()
+			return nil
+		case <-deadline.C:
+			b.result.Stopped = fmt.Sprintf("%d backfills have not ended after %s: %s", len(left), drainWithin, why(b.product.Log(2000)))
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// underWay is at how many kills a backfill had been started and had not ended.
+func (r *reads) underWay(list []capture.Backfill) (n int) {
+	for _, at := range r.kills {
+		if slices.ContainsFunc(list, func(b capture.Backfill) bool {
+			return b.Started != nil && !b.Started.After(at) && (b.Ended == nil || b.Ended.After(at))
+		}) {
+			n++
+		}
+	}
+	return n
+}
+
+// facts is what the judge must know of backfills; nil without.
+func (b *bench) facts(ctx context.Context) (*judge.Reads, error) {
+	if b.reads == nil {
+		return nil, nil
+	}
+	final, err := workload.Rows(ctx, b.pg.AdminURL(database), prefix)
+	if err != nil {
+		return nil, err
+	}
+	list, err := capture.Backfills(ctx, b.reads.client, prefix)
+	if err != nil {
+		return nil, err
+	}
+	done := map[string]string{}
+	for i := range list {
+		if list[i].State == capture.BackfillDone {
+			done[list[i].ID] = prefix + "." + list[i].Table()
+		}
+	}
+	b.result.UnderWay = b.reads.underWay(list)
+	f := &judge.Reads{Initial: b.reads.initial, Final: final, Starts: b.reads.starts, Done: done, Tears: b.broker == "embedded"}
+	if f.Tears { // Apache Kafka commits progress together with the rows
+		f.Again = chunksInFlight * b.readRate / chunksPerSecond
+	}
+	b.result.Done, b.result.Bound = len(done), f.Again
+	b.result.CommitsHeld, b.result.LogHeld = b.reads.commitsHeld, b.reads.logHeld
+	return f, nil
 }

@@ -4,7 +4,7 @@
 // writers' own logs of acknowledged commits and by a reader that is not the product's.
 //
 //	go run ./deploy/bench/kill -broker embedded|kafka [-kills 100] [-changes 50000]
-//	    [-target postgres] [-backfill] [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
+//	    [-target postgres | -backfill] [-failpoint NAME] [-mutant NAME] [-seed N] [-rate N] [-keep]
 //
 // On the embedded broker, which lives in the capture's process, the broker dies with it.
 // On Apache Kafka the committed records are judged after every kill, too: each source
@@ -14,10 +14,12 @@
 // All the while a reader of the target looks for a part of a source transaction; at the end
 // the tables of both databases must be equal.
 //
-// With -backfill one table after the other is read in chunks all the while. No row that was
-// read may be older than what the log had said of it before. read_again counts the rows that
-// were written and then read again, since a kill came before their progress was durable: at
-// most the chunks under way at each kill.
+// With -backfill the tables hold rows before the capture is started for the first time, which
+// reads them beside the log; whenever a backfill has ended the next one of its table is asked
+// for, so that some are under way at every kill. Now and then commits stand in the log for a
+// while before they are visible, or are visible for a while before the log is sent. A row that
+// is read must be the row that the log has left, and no run may read more rows again than were
+// in flight. At the end what the topics leave of the tables must be what the database has.
 //
 // The mutants show that the judge sees what it is there for. Of trust-position and no-drop
 // nothing can be seen on Apache Kafka, where the state is committed together with the
@@ -44,11 +46,11 @@ import (
 // Kafka only.
 var failpoints = []string{"received", "appended", "produced", "state-written", "in-end", "ended"}
 
-// backfillFailpoints are those of reading tables beside the log.
+// backfillFailpoints are those of backfills.
 var backfillFailpoints = []string{"chunk-read", "chunk-written"}
 
-// backfillMutants are faults that only a backfill shows.
-var backfillMutants = []string{"chunk-lost"}
+// backfillMutants are the faults of backfills that the product can be given.
+var backfillMutants = []string{"write-at-once", "ignore-arm", "forget-progress", "progress-first", "chunk-lost"}
 
 // sinkFailpoints are those of the sink.
 var sinkFailpoints = []string{"sink-received", "sink-mid-batch", "sink-before-commit", "sink-after-commit"}
@@ -63,6 +65,9 @@ var mutants = []string{"drop-row", "repeat-row", "drop-tombstone", "ack-early", 
 type options struct {
 	broker    string
 	target    string // "" or "postgres"
+	backfill  bool
+	rows      int // of each table that nobody changes
+	readRate  int // rows a second of each backfill
 	kills     int
 	changes   int
 	failpoint string
@@ -70,7 +75,6 @@ type options struct {
 	seed      uint64
 	rate      float64
 	keep      bool
-	backfill  bool
 }
 
 func main() {
@@ -100,13 +104,15 @@ func parse(args []string) (options, error) {
 	f := flag.NewFlagSet("kill", flag.ContinueOnError)
 	f.StringVar(&o.broker, "broker", "embedded", "embedded or kafka")
 	f.StringVar(&o.target, "target", "", "apply the changes, too: postgres")
+	f.BoolVar(&o.backfill, "backfill", false, "have rows of the tables read all the while")
+	f.IntVar(&o.rows, "rows", 6000, "with -backfill: rows of each table that stay as they are")
+	f.IntVar(&o.readRate, "read-rate", 1500, "with -backfill: rows a second that each reads at most")
 	f.IntVar(&o.kills, "kills", 100, "how often to kill the capture")
 	f.IntVar(&o.changes, "changes", 50000, "the least number of changes to make")
-	f.StringVar(&o.failpoint, "failpoint", "", "use this failpoint only: "+strings.Join(slices.Concat(failpoints, sinkFailpoints), ", "))
-	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", ")+", with -backfill "+strings.Join(backfillMutants, ", ")+", or, with a target, "+perKey)
+	f.StringVar(&o.failpoint, "failpoint", "", "use this failpoint only: "+strings.Join(slices.Concat(failpoints, sinkFailpoints, backfillFailpoints), ", "))
+	f.StringVar(&o.mutant, "mutant", "", "give the product a fault: "+strings.Join(mutants, ", ")+"; with a target: "+perKey+"; with backfills: "+strings.Join(backfillMutants, ", "))
 	f.Uint64Var(&o.seed, "seed", rand.Uint64()>>32, "seed of the writers and the kills")
 	f.Float64Var(&o.rate, "rate", 600, "changes per second while the capture is being killed")
-	f.BoolVar(&o.backfill, "backfill", false, "read tables in chunks all the while, and kill the capture at that, too")
 	f.BoolVar(&o.keep, "keep", false, "keep the directory with the logs also if nothing is wrong")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -118,12 +124,12 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("no target %q: postgres", o.target)
 	case o.failpoint != "" && !slices.Contains(o.failpoints(), o.failpoint):
 		return o, fmt.Errorf("no failpoint %q on %s: %s", o.failpoint, o.broker, strings.Join(o.failpoints(), ", "))
-	case slices.Contains(backfillMutants, o.mutant) && !o.backfill:
-		return o, fmt.Errorf("the mutant %s needs -backfill", o.mutant)
-	case o.mutant != "" && (o.mutant != perKey || o.target == "") && !slices.Contains(slices.Concat(mutants, backfillMutants), o.mutant):
-		return o, fmt.Errorf("no mutant %q: %s", o.mutant, strings.Join(mutants, ", "))
-	case o.kills < 0 || o.changes < 1 || o.rate <= 0:
-		return o, errors.New("-kills, -changes and -rate must be positive")
+	case o.target != "" && o.backfill:
+		return o, errors.New("-target and -backfill do not go together: rows that are read are no transactions, which the target's reader looks for")
+	case o.mutant != "" && !slices.Contains(o.mutants(), o.mutant):
+		return o, fmt.Errorf("no mutant %q: %s", o.mutant, strings.Join(o.mutants(), ", "))
+	case o.kills < 0 || o.changes < 1 || o.rate <= 0 || o.rows < 1 || o.readRate < 4:
+		return o, errors.New("-kills, -changes, -rate and -rows must be positive, and -read-rate 4 or more")
 	}
 	return o, nil
 }
@@ -135,9 +141,20 @@ func (o *options) failpoints() []string {
 		all = slices.Concat(sinkFailpoints, failpoints)
 	}
 	if o.backfill {
-		all = slices.Concat(backfillFailpoints, all)
+		all = slices.Concat(backfillFailpoints, failpoints)
 	}
 	return slices.DeleteFunc(all, func(name string) bool {
 		return name == "in-end" && o.broker != "kafka" || o.failpoint != "" && name != o.failpoint
 	})
+}
+
+// mutants are those that the bench can see as it is asked for.
+func (o *options) mutants() []string {
+	switch {
+	case o.target != "":
+		return append(slices.Clone(mutants), perKey)
+	case o.backfill:
+		return slices.Concat(mutants, backfillMutants)
+	}
+	return mutants
 }

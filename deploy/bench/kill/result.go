@@ -13,35 +13,35 @@ import (
 
 // result is what the run found; as JSON it is the last line of the output.
 type result struct {
-	Broker     string         `json:"broker"`
-	Kills      int            `json:"kills"`
-	Failpoints map[string]int `json:"failpoints"`
-	Changes    int            `json:"changes"`
-	Lost       int            `json:"lost"`
-	Repeated   int            `json:"repeated"`
-	Gaps       int            `json:"gaps"`
-	Reordered  int            `json:"reordered"`
-	Torn       int            `json:"torn"`
-	Wrong      int            `json:"wrong"`               // records that nobody committed, or with another content
-	Backfills  *backfills     `json:"backfills,omitempty"` // nil without
-	*verdict                  // of the target; nil without
-	Stopped    string         `json:"stopped,omitempty"`
-	Mutant     string         `json:"mutant,omitempty"`
-	Records    int            `json:"records"`
-	Cuts       int            `json:"cuts"` // how often the committed records were judged between kills
-	Seconds    float64        `json:"seconds"`
-	Seed       uint64         `json:"seed"`
+	Broker       string         `json:"broker"`
+	Kills        int            `json:"kills"`
+	Failpoints   map[string]int `json:"failpoints"`
+	Changes      int            `json:"changes"`
+	Lost         int            `json:"lost"`
+	Repeated     int            `json:"repeated"`
+	Gaps         int            `json:"gaps"`
+	Reordered    int            `json:"reordered"`
+	Torn         int            `json:"torn"`
+	Wrong        int            `json:"wrong"` // records that nobody committed, or with another content
+	*verdict                    // of the target; nil without
+	*readVerdict                // of backfills; nil without
+	Stopped      string         `json:"stopped,omitempty"`
+	Mutant       string         `json:"mutant,omitempty"`
+	Records      int            `json:"records"`
+	Cuts         int            `json:"cuts"` // how often the committed records were judged between kills
+	Seconds      float64        `json:"seconds"`
+	Seed         uint64         `json:"seed"`
 
 	details []string
 }
 
 func newResult(o options) result {
 	r := result{Broker: o.broker, Failpoints: map[string]int{}, Mutant: o.mutant, Seed: o.seed}
+	if o.backfill {
+		r.readVerdict = &readVerdict{}
+	}
 	if o.target != "" {
 		r.verdict = &verdict{Target: o.target}
-	}
-	if o.backfill {
-		r.Backfills = &backfills{}
 	}
 	for _, name := range o.failpoints() {
 		r.Failpoints[name] = 0
@@ -62,11 +62,11 @@ func (r *result) detail(text string) {
 func (r *result) take(v *judge.Verdict) {
 	r.Lost, r.Repeated, r.Gaps, r.Reordered, r.Wrong = v.Lost, v.Repeated, v.Gaps, v.Reordered, v.Wrong
 	r.Torn += v.Torn
-	if r.Backfills != nil {
-		r.Backfills.Reads, r.Backfills.Stale = v.Reads, v.Stale
-	}
 	r.Records = v.Records
 	r.details = append(r.details, v.Details...)
+	if r.readVerdict != nil {
+		r.readVerdict.take(&v.ReadVerdict)
+	}
 }
 
 // good says that nothing was found and the product did not give up.
@@ -74,7 +74,7 @@ func (r *result) good() bool {
 	if r.verdict != nil && (!r.Equal || r.Half > 0) {
 		return false
 	}
-	if b := r.Backfills; b != nil && (b.Stale > 0 || b.ReadAgain < 0 || b.ReadAgain > b.MayAgain || b.Failed > 0) {
+	if r.readVerdict != nil && !r.readVerdict.good() {
 		return false
 	}
 	return r.Lost+r.Repeated+r.Gaps+r.Reordered+r.Torn+r.Wrong == 0 && r.Stopped == ""
@@ -94,11 +94,11 @@ func (r *result) print(w io.Writer) {
 	fmt.Fprintf(t, "killed at random\t%d\n", r.Kills-at)
 	fmt.Fprintf(t, "changes acknowledged\t%d\nrecords read\t%d\njudged between kills\t%d\n", r.Changes, r.Records, r.Cuts)
 	fmt.Fprintf(t, "lost\t%d\nrepeated\t%d\ngaps\t%d\nreordered\t%d\ntorn\t%d\nwrong\t%d\n", r.Lost, r.Repeated, r.Gaps, r.Reordered, r.Torn, r.Wrong)
-	if b := r.Backfills; b != nil {
-		fmt.Fprintf(t, "backfills done\t%d\nrows read\t%d\nread again\t%d of at most %d\nstale\t%d\n", b.Done, b.Reads, b.ReadAgain, b.MayAgain, b.Stale)
-	}
 	if r.verdict != nil {
 		fmt.Fprintf(t, "target equal\t%t\nlooks at the target\t%d\nhalf transactions seen\t%d\n", r.Equal, r.Polls, r.Half)
+	}
+	if r.readVerdict != nil {
+		r.readVerdict.print(t)
 	}
 	fmt.Fprintf(t, "seconds\t%.1f\nseed\t%d\n", r.Seconds, r.Seed)
 	if r.Mutant != "" {

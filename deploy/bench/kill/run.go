@@ -39,6 +39,7 @@ type bench struct {
 	reader  *topics.Reader // of committed records between kills; nil on the embedded broker
 	plan    plan
 	target  *target // nil without
+	reads   *reads  // nil without backfills
 	result  result
 }
 
@@ -94,6 +95,12 @@ func (b *bench) start(ctx context.Context) (err error) {
 		return err
 	}
 	cfg := product.Config{Dir: b.dir, Database: b.pg.AdminURL(database), Prefix: prefix, Partitions: 4, Env: []string{"TAILRACE_MUTANT=" + b.mutant}}
+	if b.backfill {
+		if b.reads, err = fill(ctx, b.pg, b.rows); err != nil {
+			return err
+		}
+		cfg.Snapshot, cfg.Readers, cfg.Rate = "initial", backfillReaders, b.readRate
+	}
 	if b.options.target != "" {
 		cfg.Target, cfg.Mode = b.pg.AdminURL(targetDatabase), "transactions"
 		if b.mutant == perKey {
@@ -120,7 +127,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if b.product, err = product.New(cfg); err != nil {
 		return err
 	}
-	if err := b.product.Start(); err != nil {
+	if err := b.run(); err != nil {
 		return err
 	}
 	ready, cancel := context.WithTimeout(ctx, readyWithin)
@@ -128,8 +135,19 @@ func (b *bench) start(ctx context.Context) (err error) {
 	return b.product.Capturing(ready)
 }
 
+// run starts the capture's process, which is to end as attempts say.
+func (b *bench) run(env ...string) error {
+	if b.reads != nil {
+		b.reads.starts = append(b.reads.starts, time.Now().UnixMilli())
+	}
+	return b.product.Start(env...)
+}
+
 func (b *bench) close() error {
 	var errs []error
+	if b.reads != nil {
+		errs = append(errs, b.reads.rest())
+	}
 	if b.reader != nil {
 		b.reader.Close()
 	}
@@ -154,7 +172,7 @@ func (b *bench) torment(ctx context.Context) error {
 	if err := os.Mkdir(logs, 0o700); err != nil {
 		return err
 	}
-	b.load = workload.New(workload.Config{URL: b.pg.AdminURL(database), Prefix: prefix, Dir: logs, Writers: writers, Rate: b.rate, Seed: b.seed})
+	b.load = workload.New(workload.Config{URL: b.pg.AdminURL(database), Prefix: prefix, Dir: logs, Writers: writers, Rate: b.rate, Seed: b.seed, Filled: b.backfill})
 	stop, wrote := make(chan struct{}), make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -165,21 +183,14 @@ func (b *bench) torment(ctx context.Context) error {
 		}
 		wrote <- err
 	}()
-	filling, stopFilling := context.WithCancel(ctx)
-	defer stopFilling()
-	filled := make(chan struct{})
-	go func() {
-		defer close(filled)
-		if b.backfill {
-			b.keepFilling(filling)
-		}
-	}()
-	err := b.kills(ctx)
+	err := b.reads.begin(ctx, b.product, b.pg, b.seed)
+	if err == nil {
+		err = b.kills(ctx)
+	}
 	if err == nil && b.result.Stopped == "" {
 		err = b.fill(ctx)
 	}
-	stopFilling()
-	<-filled
+	err = errors.Join(err, b.reads.rest())
 	close(stop)
 	writeErr := <-wrote
 	b.result.Changes = int(b.load.Changes())
@@ -195,6 +206,9 @@ func (b *bench) kills(ctx context.Context) error {
 			return err
 		}
 		b.result.Kills++
+		if b.reads != nil {
+			b.reads.kills = append(b.reads.kills, time.Now())
+		}
 		if b.result.Kills%10 == 0 {
 			fmt.Fprintf(os.Stderr, "%d kills, %d changes\n", b.result.Kills, b.load.Changes())
 		}
@@ -210,7 +224,7 @@ func (b *bench) kills(ctx context.Context) error {
 		if b.result.Kills == b.options.kills {
 			at = attempt{}
 		}
-		if err := b.product.Start(at.env()...); err != nil {
+		if err := b.run(at.env()...); err != nil {
 			return err
 		}
 	}
@@ -299,8 +313,10 @@ func (b *bench) fill(ctx context.Context) error {
 // judge waits until the capture has written everything, reads all of it anew and counts
 // what is wrong.
 func (b *bench) judge(ctx context.Context) error {
-	if err := b.restOfBackfills(ctx); err != nil {
-		return err
+	if b.reads != nil {
+		if err := b.settle(ctx); err != nil || b.result.Stopped != "" {
+			return err
+		}
 	}
 	barrier, err := b.barrier(ctx)
 	if err != nil {
@@ -331,8 +347,12 @@ func (b *bench) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.result.take(judge.Judge(append(transactions, barrier), records))
-	return b.judgeBackfills(ctx)
+	facts, err := b.facts(ctx)
+	if err != nil {
+		return err
+	}
+	b.result.take(judge.Judge(append(transactions, barrier), records, facts))
+	return nil
 }
 
 // barrier commits a row behind everything else.
@@ -438,6 +458,9 @@ const minPolls = 100
 func (b *bench) complete() error {
 	if b.target != nil && b.result.Stopped == "" && b.result.Polls < minPolls {
 		return fmt.Errorf("the target was looked at %d times only", b.result.Polls)
+	}
+	if b.reads != nil && b.result.Stopped == "" && b.result.UnderWay < b.result.Kills && b.mutant == "" {
+		return fmt.Errorf("a backfill was under way at %d of %d kills only", b.result.UnderWay, b.result.Kills)
 	}
 	if b.result.Stopped != "" || b.options.kills < 5*len(b.plan.from) {
 		return nil

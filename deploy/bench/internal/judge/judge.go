@@ -6,19 +6,17 @@ import (
 	"slices"
 )
 
-// Verdict counts what is wrong. All of Lost … Wrong, and Stale, are 0 where the promise is
-// kept.
+// Verdict counts what is wrong. All of Lost … Wrong are 0 where the promise is kept.
 type Verdict struct {
 	Changes   int // acknowledged changes that were looked for
 	Records   int // records that were looked at
-	Reads     int // of these, rows of backfills
-	Stale     int // rows of backfills that are older than what the log had said before them
 	Lost      int // acknowledged changes of which a record is missing
 	Repeated  int // records that are there twice
 	Gaps      int // places in a partition where n does not count on by one
 	Reordered int // records before which a later one stands, in a partition or for a key
 	Torn      int // source transactions that are there in part, or whose END does not fit
 	Wrong     int // records that nobody committed, or whose content is not the row's
+	ReadVerdict
 
 	Details []string // the first findings of each kind, in words
 	shown   map[string]int
@@ -29,7 +27,7 @@ const detailsPerKind = 5
 
 // Good says that nothing was found.
 func (v *Verdict) Good() bool {
-	return v.Lost+v.Repeated+v.Gaps+v.Reordered+v.Torn+v.Wrong+v.Stale == 0
+	return v.Lost+v.Repeated+v.Gaps+v.Reordered+v.Torn+v.Wrong == 0 && v.ReadVerdict.good()
 }
 
 func (v *Verdict) note(kind string, count *int, format string, args ...any) {
@@ -46,6 +44,10 @@ type trial struct {
 	ids          map[place]uint64        // transaction ids by commit
 	commits      map[place]*commit
 	keys         map[rowKey]*keyState
+
+	reads    *Reads      // nil: no rows are read, and what keys were before is not known
+	backfill []*Record   // of rows that were read, with their END records
+	again    map[int]int // rows that were read again, by run
 }
 
 type transaction struct {
@@ -76,17 +78,29 @@ type rowKey struct{ topic, key string }
 
 // keyState follows one key's records, in the order of its partition.
 type keyState struct {
-	partition int32
+	partition int32 // -1: not known yet
 	ver       int64
 	last      byte // operation of the last record; 0: none yet
+	changed   bool // by the log
+	content   string
+	note      uint64
 }
 
+func (s *keyState) dead() bool { return s.last == Tombstone || s.last == 0 }
+
 // Judge compares transactions with records. It sorts records by topic, partition and
-// offset.
-func Judge(transactions []Transaction, records []*Record) *Verdict {
-	t := &trial{transactions: map[uint64]*transaction{}, ids: map[place]uint64{}, commits: map[place]*commit{}, keys: map[rowKey]*keyState{}}
+// offset. reads is nil if no rows are read beside the log.
+func Judge(transactions []Transaction, records []*Record, reads *Reads) *Verdict {
+	t := &trial{transactions: map[uint64]*transaction{}, ids: map[place]uint64{}, commits: map[place]*commit{}, keys: map[rowKey]*keyState{},
+		reads: reads, again: map[int]int{}}
 	t.shown = map[string]int{}
 	t.expect(transactions)
+	if reads != nil {
+		for i := range reads.Initial {
+			r := &reads.Initial[i]
+			t.keys[rowKey{r.Topic, r.Key}] = &keyState{partition: -1, ver: r.Ver, last: Read, content: r.Content, note: r.Note}
+		}
+	}
 	slices.SortStableFunc(records, func(a, b *Record) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
 	})
@@ -102,6 +116,9 @@ func Judge(transactions []Transaction, records []*Record) *Verdict {
 	}
 	t.weigh(transactions)
 	t.ends()
+	if reads != nil {
+		t.chunks()
+	}
 	return &t.Verdict
 }
 
@@ -172,7 +189,7 @@ func (t *trial) record(r *Record) {
 	if r.Fault != "" {
 		t.note("wrong", &t.Wrong, "%s: %s", r.where(), r.Fault)
 	}
-	if r.Mark.Backfill {
+	if t.reads != nil && (r.Mark.Backfill || r.Op == Read) {
 		t.read(r)
 		return
 	}
@@ -201,25 +218,6 @@ func (t *trial) record(r *Record) {
 	}
 }
 
-// read judges a row of a backfill, which stands between the transactions: it is as new as
-// what the log has said of its key, or newer, and no row that the log has deleted.
-func (t *trial) read(r *Record) {
-	if r.Mark.IsEnd {
-		return
-	}
-	t.Reads++
-	k := rowKey{r.Topic, r.Key}
-	s := t.keys[k]
-	if s == nil {
-		s = &keyState{partition: r.Partition}
-		t.keys[k] = s
-	}
-	if r.Op != Read || r.Partition != s.partition || r.Ver < s.ver || s.last == Tombstone && r.Ver == s.ver {
-		t.note("stale", &t.Stale, "%s: %s in partition %d after %s of version %d in partition %d", r.where(), r.wanted(), r.Partition, opName(s.last), s.ver, s.partition)
-	}
-	s.last, s.ver = Update, max(s.ver, r.Ver)
-}
-
 // match finds the change that r is a record of; false: there is none left.
 func (t *trial) match(r *Record, at place) bool {
 	tx := t.transactions[t.ids[at]]
@@ -242,30 +240,43 @@ func (t *trial) match(r *Record, at place) bool {
 
 func (r *Record) wanted() wanted { return wanted{r.Topic, r.Op, r.Key, r.Ver} }
 
-// follow judges a record by the one before of the same key.
-func (t *trial) follow(r *Record) {
+// state is what is known of r's key.
+func (t *trial) state(r *Record) *keyState {
 	k := rowKey{r.Topic, r.Key}
 	s := t.keys[k]
 	if s == nil {
-		s = &keyState{partition: r.Partition}
+		s = &keyState{partition: -1}
+		if t.reads != nil {
+			s.last = Tombstone // the rows that there were are known
+		}
 		t.keys[k] = s
 	}
-	dead := s.last == Tombstone || s.last == 0
+	if s.partition < 0 {
+		s.partition = r.Partition
+	}
+	return s
+}
+
+// follow judges a record by the one before of the same key.
+func (t *trial) follow(r *Record) {
+	s := t.state(r)
+	live := !s.dead() && s.last != Delete || s.last == 0
 	ok := r.Partition == s.partition
 	switch r.Op {
 	case Create:
-		ok = ok && dead && r.Ver > s.ver
+		ok = ok && s.dead() && r.Ver > s.ver
 	case Update:
-		ok = ok && (s.last == Create || s.last == Update || s.last == 0) && r.Ver > s.ver
+		ok = ok && live && r.Ver > s.ver
 	case Delete:
-		ok = ok && (s.last == Create || s.last == Update || s.last == 0)
+		ok = ok && live
 	case Tombstone:
 		ok = ok && s.last == Delete
 	}
 	if !ok {
 		t.note("reordered", &t.Reordered, "%s: %s in partition %d after %s of version %d in partition %d", r.where(), r.wanted(), r.Partition, opName(s.last), s.ver, s.partition)
 	}
-	s.last, s.ver = r.Op, max(s.ver, r.Ver)
+	s.changed = true
+	s.hold(r)
 }
 
 // weigh counts the changes that are not there.

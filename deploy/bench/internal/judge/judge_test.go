@@ -152,7 +152,7 @@ func isOp(op byte) func(*Record) bool {
 func TestGoodHistory(t *testing.T) {
 	for seed := range uint64(20) {
 		h := good(seed)
-		if v := Judge(h.transactions, h.records); !v.Good() || v.Changes < 300 {
+		if v := Judge(h.transactions, h.records, nil); !v.Good() || v.Changes < 300 {
 			t.Fatalf("seed %d: %+v", seed, v)
 		}
 		if torn := Cut(h.records); len(torn) > 0 {
@@ -165,7 +165,7 @@ func TestGoodHistory(t *testing.T) {
 func TestOrderOfReadingDoesNotMatter(t *testing.T) {
 	h := good(1)
 	h.rng.Shuffle(len(h.records), func(i, j int) { h.records[i], h.records[j] = h.records[j], h.records[i] })
-	if v := Judge(h.transactions, h.records); !v.Good() {
+	if v := Judge(h.transactions, h.records, nil); !v.Good() {
 		t.Fatalf("%+v", v)
 	}
 }
@@ -312,7 +312,7 @@ func TestFaultsAreFound(t *testing.T) {
 			for seed := range uint64(5) {
 				h := good(seed)
 				c.damage(h)
-				v := Judge(h.transactions, h.records)
+				v := Judge(h.transactions, h.records, nil)
 				counts := map[string]int{"lost": v.Lost, "repeated": v.Repeated, "gaps": v.Gaps, "reordered": v.Reordered, "torn": v.Torn, "wrong": v.Wrong}
 				for _, name := range strings.Fields(c.finds) {
 					if counts[name] == 0 {
@@ -347,7 +347,7 @@ func TestUnknownMayBeThere(t *testing.T) {
 	h := good(3)
 	h.transactions = append(h.transactions, Transaction{ID: 9999, Outcome: Unknown, Changes: []Change{{Topic: "x.journal", Op: "insert", Ver: 1000}}})
 	h.write(&h.transactions[len(h.transactions)-1], 1<<40)
-	if v := Judge(h.transactions, h.records); !v.Good() {
+	if v := Judge(h.transactions, h.records, nil); !v.Good() {
 		t.Fatalf("%+v", v)
 	}
 }

@@ -8,7 +8,7 @@ const (
 	Update    = 'u'
 	Delete    = 'd'
 	Tombstone = 't'
-	Read      = 'r' // a row of a backfill
+	Read      = 'r' // a row as a backfill has read it
 )
 
 // Outcome is what a writer knows of a transaction.
@@ -93,6 +93,7 @@ type Record struct {
 
 	Foreign bool // it carries no header `tailrace`, or one that cannot be read
 	Mark    Mark
+	Time    int64 // milliseconds
 
 	Op     byte   // Create …; 0 for an END record
 	Key    string // as the writers write it; "" without a key
@@ -100,6 +101,12 @@ type Record struct {
 	XID    uint64 // of the source transaction; 0 for a tombstone, which does not say
 	Fault  string // what is wrong with the record's content by itself; "" if nothing is
 	Counts End    // of END records
+
+	Content string // of the row after the change: its columns but the note, as Row has it
+	Note    uint64 // stands for the text of the column note; 0: none, or NoteUnavailable
+
+	Backfill string // of a backfill's END records: which, and the row of the commit after which
+	From     uint64 // the chunk begins
 }
 
 // Mark is the content of the header `tailrace`.

@@ -49,6 +49,7 @@ type Config struct {
 	Prefix     string // of topics; also the capture's name
 	Snapshot   string // mode; "": never
 	Readers    int    // of backfills; 0: 2
+	Rate       int    // rows a second of each backfill; 0: no limit
 	Partitions int
 	Env        []string          // NAME=value, beside the environment of this process
 	Topics     map[string]string // settings of the topics
@@ -91,6 +92,10 @@ func New(cfg Config) (*Product, error) {
 			fmt.Fprintf(&settings, "        %s: %q\n", name, v)
 		}
 	}
+	rate := ""
+	if cfg.Rate > 0 {
+		rate = fmt.Sprintf(", rate: %d", cfg.Rate)
+	}
 	text := fmt.Sprintf(`broker:
 %sregistry:
   serve: 127.0.0.1:%d
@@ -102,13 +107,13 @@ log:
 captures:
   - name: %s
     snapshot: %s
-    backfill: { readers: %d }
+    backfill: { readers: %d%s }
     postgres:
       url: "${env:BENCH_DATABASE}"
       tables: [public.*]
     topics:
       partitions: %d
-%s`, broker, ports[1], ports[2], cfg.Prefix, cmp.Or(cfg.Snapshot, "never"), cmp.Or(cfg.Readers, 2), cfg.Partitions, settings.String())
+%s`, broker, ports[1], ports[2], cfg.Prefix, cmp.Or(cfg.Snapshot, "never"), cmp.Or(cfg.Readers, 2), rate, cfg.Partitions, settings.String())
 	if cfg.Target != "" {
 		text += fmt.Sprintf("sinks:\n  - name: %s\n    from: %s\n    mode: %s\n    postgres:\n      url: \"${env:BENCH_TARGET}\"\n", Sink, cfg.Prefix, cfg.Mode)
 	}
@@ -223,9 +228,13 @@ func ready(ctx context.Context, url string) bool {
 
 // activity is a capture or a sink in the status.
 type activity struct {
-	State string
-	Error *struct{ Message string }
+	State     string
+	Error     *struct{ Message string }
+	Backfills []Backfill
 }
+
+// Backfill is what the status tells of a backfill that has not ended, or has failed.
+type Backfill struct{ ID, Name, State, Error string }
 
 type status struct{ Captures, Sinks []activity }
 
@@ -258,6 +267,16 @@ func (p *Product) Stopped(ctx context.Context) string {
 		}
 	}
 	return ""
+}
+
+// Backfills are those of the capture that have not ended, or have failed; false if it does
+// not run. Any goroutine may ask.
+func (p *Product) Backfills(ctx context.Context) ([]Backfill, bool) {
+	s, err := p.status(ctx)
+	if err != nil || len(s.Captures) != 1 || s.Captures[0].State != "running" {
+		return nil, false
+	}
+	return s.Captures[0].Backfills, true
 }
 
 // PeakMemory is the most memory that the process had resident so far, in bytes (VmHWM).

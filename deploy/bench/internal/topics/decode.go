@@ -35,7 +35,7 @@ func NewDecoder(registry *Registry, prefix string) *Decoder {
 
 // MarkOnly makes a record of the header alone.
 func MarkOnly(r *kgo.Record) *judge.Record {
-	out := &judge.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
+	out := &judge.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp.UnixMilli()}
 	var err error
 	if value := header(r, "tailrace"); value == nil {
 		err = errors.New("no header tailrace")
@@ -66,7 +66,6 @@ func (d *Decoder) Decode(ctx context.Context, r *kgo.Record) (*judge.Record, err
 	}
 	var err error
 	switch table := d.tables[r.Topic]; {
-	case out.Mark.IsEnd && out.Mark.Backfill: // of rows that were read
 	case out.Mark.IsEnd:
 		err = d.end(ctx, out, r)
 	case table == nil:
@@ -156,6 +155,7 @@ func keyText(table *workload.Table, row map[string]any) string {
 // columns checks the row after the change against what its writer must have written.
 func (d *Decoder) columns(out *judge.Record, r *kgo.Record, table *workload.Table, after map[string]any) error {
 	out.Ver, _ = after["ver"].(int64)
+	out.Content = workload.Content(after["writer"], after["wseq"], after["ver"], after["body"])
 	if table == &workload.Barrier {
 		return nil
 	}
@@ -169,9 +169,12 @@ func (d *Decoder) columns(out *judge.Record, r *kgo.Record, table *workload.Tabl
 		return nil
 	}
 	note, _ := branch(after["note"]).(string)
-	if out.Op == judge.Read {
-		if note == "" || note == Unavailable {
-			return badf("note of %d bytes in a row that was read, of %q", len(note), out.Key)
+	if out.Note = workload.NoteSum(note); note == Unavailable {
+		out.Note = judge.NoteUnavailable
+	}
+	if out.Op == judge.Read { // its content is compared with the database's at the end
+		if len(note) != workload.NoteSize {
+			return badf("note of %d bytes in a row of %q that was read", len(note), out.Key)
 		}
 		return nil
 	}
@@ -203,10 +206,32 @@ func (d *Decoder) end(ctx context.Context, out *judge.Record, r *kgo.Record) err
 		return badf("status %q in an END record", status)
 	}
 	id, _ := value["id"].(string)
+	d.counts(out, value)
+	if out.Mark.Backfill {
+		return chunk(out, id)
+	}
 	xid, _, _ := strings.Cut(id, ":")
 	if out.XID, err = strconv.ParseUint(xid, 10, 64); err != nil {
 		return badf("transaction id %q", id)
 	}
+	return nil
+}
+
+// chunk takes the id of a chunk's END record apart: `backfill:id:place:row`.
+func chunk(out *judge.Record, text string) (err error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 4 || parts[0] != "backfill" {
+		return badf("chunk id %q", text)
+	}
+	out.Backfill = parts[1]
+	if out.From, err = strconv.ParseUint(parts[3], 10, 64); err != nil {
+		return badf("chunk id %q", text)
+	}
+	return nil
+}
+
+// counts takes the counts of an END record.
+func (d *Decoder) counts(out *judge.Record, value map[string]any) {
 	out.Counts.Events, _ = branch(value["event_count"]).(int64)
 	out.Counts.Collections = map[string]int64{}
 	list, _ := branch(value["data_collections"]).([]any)
@@ -216,5 +241,4 @@ func (d *Decoder) end(ctx context.Context, out *judge.Record, r *kgo.Record) err
 		count, _ := c["event_count"].(int64)
 		out.Counts.Collections[d.prefix+"."+name] = count
 	}
-	return nil
 }

@@ -86,6 +86,8 @@ func TestDecodeChecksRows(t *testing.T) {
 		{"an update without the note", func(r *row) { r.op, r.note = "u", Unavailable }, ""},
 		{"a delete", func(r *row) { r.op, r.gone = "d", true }, ""},
 		{"a create from a changed key", func(r *row) { r.header, r.note = "__debezium.oldkey", Unavailable }, ""},
+		{"a row that was read", func(r *row) { r.op, r.note = "r", workload.Note("L", 1) }, ""},
+		{"a row that was read without the note", func(r *row) { r.op, r.note = "r", Unavailable }, "note"},
 		{"another body", func(r *row) { r.body += "x" }, "body"},
 		{"the body of another version", func(r *row) { r.ver++ }, "body"},
 		{"another key in the row", func(r *row) { r.rowKey = "L" }, "key says"},
@@ -126,6 +128,17 @@ func TestDecodeTombstoneAndEnd(t *testing.T) {
 	got, err = d.Decode(t.Context(), end)
 	if err != nil || got.XID != 88 || got.Counts.Events != 2 || got.Counts.Collections["x.public.accounts"] != 2 || !got.Mark.IsEnd {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestDecodeChunk(t *testing.T) {
+	for id, from := range map[string]uint64{"backfill:again-3-lines:1234:17": 17, "backfill:again:1234": 0, "88:1234": 0, "backfill:again:1234:x": 0} {
+		end := &kgo.Record{Topic: "x.transaction", Headers: []kgo.RecordHeader{{Key: "tailrace", Value: uvarints([]byte{1, 5}, 1, 0, 10, 3, 1, 0)}},
+			Value: framed(t, 2, map[string]any{"status": "END", "id": id, "event_count": goavro.Union("long", int64(2)), "data_collections": goavro.Union("array", []any{})})}
+		got, err := NewDecoder(served(t), "x").Decode(t.Context(), end)
+		if err != nil || (got.Fault == "") != (from > 0) || got.From != from || from > 0 && got.Backfill != "again-3-lines" {
+			t.Errorf("%s: %+v, %v", id, got, err)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type Config struct {
 	Writers int
 	Rate    float64 // changes per second, of all writers together
 	Seed    uint64
+	Filled  bool // the tables hold the rows of Fill
 }
 
 // Load is a workload that runs. Its methods may be called from any goroutine.
@@ -62,7 +63,7 @@ func (l *Load) Run(ctx context.Context, stop <-chan struct{}) error {
 
 // write is one writer's life.
 func (l *Load) write(ctx context.Context, number int, stop <-chan struct{}) (err error) {
-	w, err := newWriter(ctx, number, l.cfg.URL, l.cfg.Prefix, l.logPath(number), l.cfg.Seed)
+	w, err := newWriter(ctx, number, &l.cfg, l.logPath(number))
 	if err != nil {
 		return err
 	}

@@ -58,8 +58,8 @@ const (
 	bulkRows    = 300
 )
 
-// noteSize is beyond what PostgreSQL keeps in the row itself.
-const noteSize = 2600
+// NoteSize is the size of a note: beyond what PostgreSQL keeps in the row itself.
+const NoteSize = 2600
 
 // Note is the column note of a row, from the version that inserted it: text that does not
 // compress well enough to be stored in line.
@@ -69,11 +69,11 @@ func Note(key string, ver int64) string {
 	for _, c := range key {
 		state = state*31 + uint64(c)
 	}
-	for b.Len() < noteSize {
+	for b.Len() < NoteSize {
 		state = state*6364136223846793005 + 1442695040888963407
 		fmt.Fprintf(&b, "%016x", state)
 	}
-	return b.String()[:noteSize]
+	return b.String()[:NoteSize]
 }
 
 // KeyText is a row's key as one text: its values in key order, parted by commas.

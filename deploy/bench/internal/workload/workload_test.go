@@ -131,7 +131,7 @@ func decoded(line string) string {
 
 func TestNoteIsLongAndDependsOnTheRow(t *testing.T) {
 	a, b, c := Note("k", 1), Note("k", 2), Note("l", 1)
-	if len(a) != noteSize || a == b || a == c || a != Note("k", 1) {
+	if len(a) != NoteSize || a == b || a == c || a != Note("k", 1) {
 		t.Errorf("%d bytes, versions differ: %v, keys differ: %v", len(a), a != b, a != c)
 	}
 }

@@ -31,8 +31,8 @@ type writer struct {
 	jver   int64   // version of the last row in the journal
 }
 
-func newWriter(ctx context.Context, number int, url, prefix, logPath string, seed uint64) (*writer, error) {
-	conn, err := pgx.Connect(ctx, url)
+func newWriter(ctx context.Context, number int, cfg *Config, logPath string) (*writer, error) {
+	conn, err := pgx.Connect(ctx, cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect writer %d: %w", number, err)
 	}
@@ -41,10 +41,14 @@ func newWriter(ctx context.Context, number int, url, prefix, logPath string, see
 		conn.Close(ctx)
 		return nil, err
 	}
-	w := &writer{number: number, prefix: prefix, rng: rand.New(rand.NewPCG(seed, uint64(number))), conn: conn, log: log}
+	w := &writer{number: number, prefix: cfg.Prefix, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(number))), conn: conn, log: log}
 	for i := range Tables {
 		if t := &Tables[i]; len(t.Key) > 0 && !t.Hot {
-			w.keys = append(w.keys, &keys{table: t})
+			k := &keys{table: t}
+			if cfg.Filled {
+				k.fill()
+			}
+			w.keys = append(w.keys, k)
 		}
 	}
 	return w, nil
