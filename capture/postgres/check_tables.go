@@ -169,7 +169,7 @@ func (c *checker) findTables(ctx context.Context, sql *pgx.Conn, fitted bool) (e
 	const query = `SELECT c.oid, c.relkind = 'p', has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`
 	for _, w := range wanted {
-		t := &readTable{tableName: w.tableName}
+		t := &readTable{tableName: w.tableName, cfg: &c.source.cfg}
 		if err := sql.QueryRow(ctx, query, t.schema, t.name).Scan(&t.oid, &t.partitioned, &t.readable, &t.policies); err != nil {
 			return fmt.Errorf("look up table %s: %w", t, err)
 		}

@@ -201,6 +201,7 @@ func (s *stream) relation(m []byte) error {
 	if err != nil {
 		return protocolError(err)
 	}
+	rel.choice = s.src.cfg.choose(rel)
 	s.last = nil
 	old := s.relations[rel.id]
 	if rel.same(old) && s.current[rel.String()] == old {
