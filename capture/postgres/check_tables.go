@@ -97,6 +97,9 @@ func (c *checker) publicationCode(ctx context.Context, sql *pgx.Conn, cause erro
 	case sqlState(cause) == stateReadOnly, !errors.As(cause, &e):
 		return CodePublication, "publication", nil, nil
 	}
+	if chosen := s.checkColumns(ctx, sql); chosen != nil && chosen.Error() == cause.Error() {
+		return CodeTables, "columns", nil, nil
+	}
 	all, err := listTables(ctx, sql)
 	if err != nil {
 		return "", "", nil, err

@@ -170,6 +170,19 @@ func TestChoiceMakesAVersion(t *testing.T) {
 	if len(logs) != 1 {
 		t.Errorf("the choice is in what the log said")
 	}
+	keys := map[string]bool{}
+	for _, columns := range [][]Columns{nil, mask(Mask{Kind: HMAC, Key: testKey})} { // no column of the key
+		keys[relationOf(t, table, columns).keyHash()] = true
+	}
+	if len(keys) != 1 || !keys[""] {
+		t.Errorf("masks of no key column: %v", keys)
+	}
+	for _, key := range []string{testKey, testKey + "!"} {
+		keys[relationOf(t, table, []Columns{{Table: "public.people", Mask: map[string]Mask{"email": {Kind: HMAC, Key: key}}}}).keyHash()] = true
+	}
+	if len(keys) != 3 {
+		t.Errorf("masks of a key column: %v", keys)
+	}
 	same := []Columns{{Table: "public.people", Exclude: []string{"phone"}, Mask: map[string]Mask{"note": {Kind: Redact}}}}
 	twice := []Columns{{Table: "*.people", Mask: map[string]Mask{"note": {Kind: Redact}, "phone": {Kind: Redact}}}, {Table: "public.*", Exclude: []string{"phone"}}}
 	if relationOf(t, table, same).hash() != relationOf(t, table, twice).hash() {

@@ -85,6 +85,23 @@ func (rel *relation) hash() string { return rel.hashWith(rel.added, rel.choice) 
 // logHash is the same over what the log said alone: capture.TableVersion's Log.
 func (rel *relation) logHash() string { return rel.hashWith(nil, nil) }
 
+// keyHash is the same over the masks of the columns that the log has in old rows:
+// capture.TableVersion's Keys.
+func (rel *relation) keyHash() string {
+	h := sha256.New()
+	masked := false
+	for i := range rel.columns {
+		if m := rel.choice.mask(i); m != nil && m.Kind == HMAC && rel.columns[i].key {
+			fmt.Fprintf(h, "%d %s\x00", i, m.identity())
+			masked = true
+		}
+	}
+	if !masked {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 func (rel *relation) hashWith(added []addition, chosen *choice) string {
 	h := sha256.New()
 	h.Write(rel.described)

@@ -269,16 +269,23 @@ func (v *validator) postgres(path string, p *Postgres) {
 	}
 }
 
+// faulty says whether something was found at a place or below it.
+func (v *validator) faulty(path string) bool {
+	return slices.ContainsFunc(v.decoder.findings, func(f Finding) bool { return f.Path == path || strings.HasPrefix(f.Path, path+".") })
+}
+
 // columns checks one entry of the choice of columns.
 func (v *validator) columns(path string, c *Columns) {
 	if c.Table == "" {
 		v.missing(path+".table", "write schema.table; * stands for any characters")
 		return
 	}
-	before := len(v.decoder.findings)
 	for _, name := range slices.Sorted(maps.Keys(c.Mask)) {
 		m, at := c.Mask[name], path+".mask."+name
 		settings := m.settings()
+		if v.faulty(at) {
+			continue
+		}
 		if len(m.kinds()) != 1 {
 			v.report(CodeInvalidValue, at, at+" is not one mask", "write redact, or one of hmac, truncate and constant")
 		} else if err := settings.Validate(); err != nil {
@@ -286,7 +293,7 @@ func (v *validator) columns(path string, c *Columns) {
 		}
 	}
 	settings := c.settings()
-	if err := settings.Validate(); err != nil && len(v.decoder.findings) == before {
+	if err := settings.Validate(); err != nil && !v.faulty(path) {
 		v.report(CodeInvalidValue, path, path+": "+err.Error(), hintOf(err))
 	}
 }
