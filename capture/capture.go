@@ -93,11 +93,15 @@ type Tx struct {
 // TableVersion is what the log has said of a table, before its changes follow.
 type TableVersion struct {
 	Namespace, Name string
-	// Hash is a stable text (hex) over everything that the log said of this version, and
-	// over what the source had to add to it (a column that turned out to be nullable).
+	// Hash is a stable text (hex) over everything that the log said of this version, over
+	// what the source had to add to it (a column that turned out to be nullable), and over
+	// which of its columns are left out or masked, and how. No secret can be found from it.
 	Hash string
 	// Log is a stable text (hex) over what the log said alone.
 	Log string
+	// Keys is a stable text (hex) over how columns of the key are masked; "": not at all. If
+	// it is another one, rows of the same version have other keys.
+	Keys string
 	// Describe makes the schemas.Table of this version from the log and the catalog as it
 	// is now. It is not called when the state holds the version already: then a replay
 	// must write what was written before, whatever the catalog has become.

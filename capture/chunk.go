@@ -73,5 +73,5 @@ type ChunkVersion struct {
 type CapturedTable struct {
 	Namespace, Name string
 	Identity        string // as ChunkPlan.Identity
-	Keyed           bool   // it has a key, so that it can be read in chunks
+	Keyed           bool   // it has a key that is written as it is, so that it can be read in chunks
 }

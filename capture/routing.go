@@ -89,6 +89,10 @@ func held(versions []tableState, place stream.Place) (v tableState, ok bool) {
 func (r *routes) version(ctx context.Context, v *TableVersion, place, horizon stream.Place) (t tableState, fresh bool, err error) {
 	versions := r.tables[tableKey(v.Namespace, v.Name, v.Hash)]
 	if place.Compare(horizon) <= 0 {
+		if was, ok := r.logged(v, place); ok && was.Keys != v.Keys {
+			return tableState{}, false, stopf("start with the masks as they were, stop when it runs, and change them then",
+				"the mask of a key of table %s.%s was changed while changes were not yet written for good: some have the old key", v.Namespace, v.Name)
+		}
 		if old, ok := held(versions, place); ok {
 			return old, false, nil
 		}
@@ -100,14 +104,36 @@ func (r *routes) version(ctx context.Context, v *TableVersion, place, horizon st
 	table = r.keepNullable(table)
 	if len(versions) > 0 {
 		if last := versions[len(versions)-1]; sameTable(last.Table, table) {
-			return last, false, nil
+			was, ok := r.logged(v, place)
+			again := ok && was.Keys != v.Keys // another choice held in between
+			if again {
+				last.From = place
+			}
+			return last, again, nil
 		}
 	}
 	keyID, valueID, err := r.register(ctx, table)
 	if err != nil {
 		return tableState{}, false, fmt.Errorf("register table %s.%s: %w", v.Namespace, v.Name, err)
 	}
-	return tableState{From: place, Table: table, KeyID: keyID, ValueID: valueID}, true, nil
+	return tableState{From: place, Table: table, KeyID: keyID, ValueID: valueID, Log: v.Log, Keys: v.Keys}, true, nil
+}
+
+// logged returns the newest version at place of what the log describes as v, however its
+// columns were chosen; ok is false if there is none.
+func (r *routes) logged(v *TableVersion, place stream.Place) (newest tableState, ok bool) {
+	prefix := tableKey(v.Namespace, v.Name, "")
+	for key, versions := range r.tables {
+		if !strings.HasPrefix(key, prefix) || strings.Contains(key[len(prefix):], "/") {
+			continue
+		}
+		for _, t := range versions {
+			if t.Log == v.Log && t.From.Compare(place) <= 0 && (!ok || newest.From.Compare(t.From) < 0) {
+				newest, ok = t, true
+			}
+		}
+	}
+	return newest, ok
 }
 
 // keepNullable leaves columns nullable that were so in the table's last version. A SET NOT

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -226,6 +227,44 @@ func TestTableVersions(t *testing.T) {
 	v.Describe = func(context.Context) (*schemas.Table, error) { return nil, broken }
 	if _, _, err := r.version(t.Context(), v, at(400), at(300)); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A replay writes no row under another key than it may stand under already; choices that
+// leave keys alone, and other descriptions by the log, are no matter.
+func TestKeyMasksOverReplay(t *testing.T) {
+	c := newCluster(t)
+	cfg := c.config(newFakeLog(), true)
+	s := emptyState()
+	s.positions[0] = &positionState{G: 1, Epoch: 1}
+	r := newRoutes(&cfg, s, newProgress(s, start{from: *s.positions[0]}, nil))
+	at := func(pos uint64) stream.Place { return stream.Place{Epoch: 1, Pos: pos, Row: 1} }
+	for _, step := range []struct {
+		name, hash, log, keys string
+		place, horizon        uint64
+		stops, fresh          bool
+	}{
+		{"the first", "clear", "one", "", 100, 50, false, true},
+		{"the same again", "clear", "one", "", 150, 300, false, false},
+		{"masked in a replay", "masked", "one", "k", 150, 300, true, false},
+		{"another column masked in a replay", "other", "one", "", 160, 300, false, true},
+		{"another table's description in a replay", "changed", "two", "k", 170, 300, false, true},
+		{"masked after it", "masked", "one", "k", 310, 300, false, true},
+		{"replayed as it was", "masked", "one", "k", 320, 400, false, false},
+		{"no mask in a replay", "clear", "one", "", 330, 400, true, false},
+		{"before the mask", "clear", "one", "", 305, 400, false, false},
+		{"no mask after it", "clear", "one", "", 410, 400, false, true},
+		{"replayed again", "clear", "one", "", 420, 500, false, false},
+	} {
+		v := &TableVersion{Namespace: "public", Name: "t0", Hash: step.hash, Log: step.log, Keys: step.keys,
+			Describe: func(context.Context) (*schemas.Table, error) { return fakeTable("t0"), nil }}
+		got, fresh, err := r.version(t.Context(), v, at(step.place), at(step.horizon))
+		if IsFatal(err) != step.stops || fresh != step.fresh || step.stops && !strings.Contains(HintOf(err), "as they were") {
+			t.Fatalf("%s: fresh %t, %v", step.name, fresh, err)
+		}
+		if fresh {
+			r.store(v, got)
+		}
 	}
 }
 

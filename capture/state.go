@@ -66,6 +66,8 @@ type tableState struct {
 	Table   *schemas.Table `json:"table"`
 	KeyID   int32          `json:"key_id,omitempty"`
 	ValueID int32          `json:"value_id"`
+	Log     string         `json:"log,omitempty"`  // TableVersion.Log
+	Keys    string         `json:"keys,omitempty"` // TableVersion.Keys
 }
 
 // routingState is the record routing: the topics that the capture writes to.

@@ -81,8 +81,8 @@ func (e *engine) takenRecord() stateRecord {
 func (e *engine) takeUp(ctx context.Context, t *CapturedTable) error {
 	name := t.Namespace + "." + t.Name
 	if !t.Keyed {
-		e.log.Warn("a table without a key has joined the capture: only what changes from now on is read, not the rows that it has",
-			"table", name, "hint", "give it a primary key, then start a backfill of it")
+		e.log.Warn("a table that cannot be read in chunks has joined the capture, since it has no key, or a masked one: only what changes from now on is read, not the rows that it has",
+			"table", name, "hint", "give it a primary key, then start a backfill of it; one with a masked key is read when a new epoch begins")
 		return nil
 	}
 	if j := e.on(name); j != nil {

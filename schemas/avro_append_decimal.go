@@ -35,7 +35,7 @@ func AppendDecimal(dst, text []byte, scale int) ([]byte, error) {
 	}
 	if len(d.fraction) > scale {
 		if len(bytes.TrimRight(d.fraction[scale:], "0")) > 0 {
-			return dst, fmt.Errorf("write decimal %.40q: more than %d fraction digits", text, scale)
+			return dst, fmt.Errorf("write decimal: more than %d fraction digits", scale)
 		}
 		d.fraction = d.fraction[:scale]
 	}
@@ -123,18 +123,19 @@ func splitDecimal(text []byte) (decimalText, error) {
 		d.whole, d.fraction = rest[:i], rest[i+1:]
 	}
 	if len(d.whole)+len(d.fraction) == 0 || !allDigits(d.whole) || !allDigits(d.fraction) {
-		return d, decimalError(text, rest)
+		return d, decimalError(rest)
 	}
 	d.whole = bytes.TrimLeft(d.whole, "0")
 	return d, nil
 }
 
-func decimalError(text, unsigned []byte) error {
+// decimalError never has the text: errors quote no values.
+func decimalError(unsigned []byte) error {
 	switch string(bytes.ToLower(unsigned)) {
 	case "nan", "inf", "infinity":
-		return fmt.Errorf("write decimal %s: %w", text, ErrUnrepresentable)
+		return fmt.Errorf("write decimal: %w", ErrUnrepresentable)
 	}
-	return fmt.Errorf("write decimal %.40q: not a decimal number", text)
+	return errors.New("write decimal: not a decimal number")
 }
 
 func allDigits(b []byte) bool {

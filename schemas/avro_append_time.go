@@ -95,7 +95,7 @@ func IntervalMicros(months, days int32, micros int64) (int64, error) {
 		total, ok = addScaled(total, int64(months), microsPerMonth)
 	}
 	if !ok {
-		return 0, fmt.Errorf("write interval of %d months, %d days: %w", months, days, ErrUnrepresentable)
+		return 0, fmt.Errorf("write interval: %w", ErrUnrepresentable)
 	}
 	return total, nil
 }

@@ -233,7 +233,7 @@ func newTestStream(tb testing.TB, out capture.Emitter, tables ...*testTable) *st
 			if t.id == rel.id {
 				described := cloneTable(&t.table)
 				rel.apply(described)
-				return described, nil
+				return rel.choice.apply(described)
 			}
 		}
 		return nil, fmt.Errorf("no table %s in the test", rel)

@@ -68,7 +68,7 @@ func (c *catalog) describe(ctx context.Context, rel *relation) (*schemas.Table, 
 		return nil, fmt.Errorf("describe table %s: %w", rel, err)
 	}
 	rel.apply(t)
-	return t, nil
+	return rel.choice.apply(t)
 }
 
 func (c *catalog) tryDescribe(ctx context.Context, rel *relation) (*schemas.Table, error) {
@@ -79,6 +79,9 @@ func (c *catalog) tryDescribe(ctx context.Context, rel *relation) (*schemas.Tabl
 	l := lookup{sql: sql}
 	known, err := l.columns(ctx, rel.id)
 	if err != nil {
+		return nil, err
+	}
+	if err := rel.checkNamed(known); err != nil {
 		return nil, err
 	}
 	t := &schemas.Table{Namespace: rel.namespace, Name: rel.name, Columns: make([]schemas.Column, len(rel.columns))}

@@ -97,6 +97,9 @@ func (c *checker) publicationCode(ctx context.Context, sql *pgx.Conn, cause erro
 	case sqlState(cause) == stateReadOnly, !errors.As(cause, &e):
 		return CodePublication, "publication", nil, nil
 	}
+	if chosen := s.checkColumns(ctx, sql); chosen != nil && chosen.Error() == cause.Error() {
+		return CodeTables, "columns", nil, nil
+	}
 	all, err := listTables(ctx, sql)
 	if err != nil {
 		return "", "", nil, err
@@ -169,7 +172,7 @@ func (c *checker) findTables(ctx context.Context, sql *pgx.Conn, fitted bool) (e
 	const query = `SELECT c.oid, c.relkind = 'p', has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`
 	for _, w := range wanted {
-		t := &readTable{tableName: w.tableName}
+		t := &readTable{tableName: w.tableName, cfg: &c.source.cfg}
 		if err := sql.QueryRow(ctx, query, t.schema, t.name).Scan(&t.oid, &t.partitioned, &t.readable, &t.policies); err != nil {
 			return fmt.Errorf("look up table %s: %w", t, err)
 		}

@@ -308,7 +308,7 @@ func tableError(name tableName, err error) error {
 		return err
 	}
 	state := sqlState(err)
-	err = fmt.Errorf("read table %s: %w", name, err)
+	err = fmt.Errorf("read table %s: %w", name, withoutValues(err))
 	switch {
 	case state == stateUndefinedTable || state == stateUndefinedSchema:
 		return &Error{err, "it was dropped or renamed, or is not readable to the user; if it is gone, cancel the backfill", true, codeRuntime}

@@ -77,6 +77,10 @@ func (t *chunkTable) readKey(ctx context.Context, sql *pgx.Conn) error {
 	if t.places, err = l.key(ctx, t.rel); err != nil {
 		return fmt.Errorf("read the key of table %s: %w", t, err)
 	}
+	if column := t.maskedKey(); column != "" {
+		return misconfigured("its rows are read whole, when the slot is made; to have them read again, open a new epoch",
+			"column %q of the key of table %s is masked, so that it cannot be read in chunks: their bounds would show it", column, t)
+	}
 	if !t.keyed || len(t.places) == 0 {
 		return misconfigured(fmt.Sprintf(hintKeyless, t.quoted()), "table %s has no key, so that it cannot be read in chunks", t)
 	}

@@ -39,6 +39,9 @@ type Config struct {
 	// written to.
 	TablesNow func() []string
 
+	// Columns choose and mask columns. All entries whose pattern matches a table hold for it.
+	Columns []Columns
+
 	// SnapshotReaders is how many connections read the tables of the initial snapshot side
 	// by side; 0: 2.
 	SnapshotReaders int
@@ -79,6 +82,11 @@ func (c *Config) Validate() error {
 	}
 	for _, t := range c.Tables {
 		if _, err := parsePattern(t); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i := range c.Columns {
+		if err := c.Columns[i].Validate(); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -201,6 +201,7 @@ func (s *stream) relation(m []byte) error {
 	if err != nil {
 		return protocolError(err)
 	}
+	rel.choice = s.src.cfg.choose(rel)
 	s.last = nil
 	old := s.relations[rel.id]
 	if rel.same(old) && s.current[rel.String()] == old {
@@ -228,7 +229,7 @@ func (s *stream) describe(ctx context.Context, rel *relation) error {
 
 // version returns what an Emitter is told of a relation.
 func (rel *relation) version(describe func(context.Context, *relation) (*schemas.Table, error)) *capture.TableVersion {
-	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash(), Log: rel.logHash()}
+	v := &capture.TableVersion{Namespace: rel.namespace, Name: rel.name, Hash: rel.hash(), Log: rel.logHash(), Keys: rel.keyHash()}
 	v.Describe = func(ctx context.Context) (*schemas.Table, error) { return describe(ctx, rel) }
 	return v
 }

@@ -29,6 +29,12 @@
 // Several readers run side by side, each with its connection; the goroutine that called
 // Snapshot is the only one that calls the Emitter.
 //
+// Columns that are left out or masked are so where the plan is made (choice.go, mask.go):
+// appendRow, appendOldKey and appendKey write nothing else, whether a row comes from the log
+// or from a table, and the version that the Emitter is told of has neither the columns nor
+// their defaults and labels. Readers of tables do not even ask for values of which nothing
+// is written. The server's words about a value are not repeated.
+//
 // What the log does not say (NOT NULL, defaults, the order of key columns, the labels of
 // an enum) is read from the catalog as it is when the version is described, which may be
 // later than the change. Where the catalog contradicts the log, the log wins: a NULL in a

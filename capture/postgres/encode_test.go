@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/schemas"
 )
 
@@ -271,7 +272,15 @@ func TestKeyJSON(t *testing.T) {
 	if _, err := walkTuple(m, 0, fields); err != nil {
 		t.Fatal(err)
 	}
-	got := string(appendKeyJSON(nil, &table.table, m, fields))
+	rel, err := parseRelation(table.message())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := compile(rel, &capture.Route{Table: &table.table}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := string(appendKeyJSON(nil, p, m, fields))
 	want := `{"i":-5,"s":"a\"<ü>","b":true,"n":1.50,"f":"NaN","d":1,"by":"AP8=","tz":"2024-05-06T07:08:09Z","u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","z":null}`
 	if got != want {
 		t.Errorf("got %s", got)

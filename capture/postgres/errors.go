@@ -88,6 +88,16 @@ func sqlState(err error) string {
 	return ""
 }
 
+// withoutValues hides what the server says of a value that it cannot compute with: such
+// messages quote it, and so do those of functions that raise one.
+func withoutValues(err error) error {
+	state := sqlState(err)
+	if len(state) != 5 || state[:2] != "22" && state[:2] != "P0" {
+		return err
+	}
+	return fmt.Errorf("the server cannot compute with a value (SQLSTATE %s; its own log says more)", state)
+}
+
 // connectError classifies why no connection came to be.
 func connectError(what, user, database string, err error) error {
 	err = fmt.Errorf("%s: %w", what, err)
@@ -116,7 +126,7 @@ const hintPublication = "the publication must have existed when the changes were
 
 // streamError classifies what the server said while it was sending the log.
 func streamError(err *pgconn.PgError) error {
-	wrapped := fmt.Errorf("read the log: %w", err)
+	wrapped := fmt.Errorf("read the log: %w", withoutValues(err))
 	switch err.Code {
 	case stateUndefinedObject:
 		return &Error{wrapped, hintPublication, true, codeRuntime}

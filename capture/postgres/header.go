@@ -12,17 +12,21 @@ import (
 // appendKeyJSON appends the key of a row as Connect's JSON converter writes it without a
 // schema, {"id":1}: the content of the headers __debezium.newkey and __debezium.oldkey.
 // fields are places in m.
-func appendKeyJSON(dst []byte, t *schemas.Table, m []byte, fields []field) []byte {
+func appendKeyJSON(dst []byte, p *plan, m []byte, fields []field) []byte {
 	dst = append(dst, '{')
-	for n, i := range t.Key {
+	for n, i := range p.route.Table.Key {
+		c := &p.columns[i]
 		if n > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(appendJSONText(dst, t.Columns[i].Name), ':')
-		if f := fields[i]; f.start < 0 {
+		dst = append(appendJSONText(dst, c.name), ':')
+		switch f := fields[c.at]; {
+		case f.start < 0:
 			dst = append(dst, "null"...)
-		} else {
-			dst = appendValueJSON(dst, &t.Columns[i].Type, m[f.start:f.end])
+		case c.mac != nil:
+			dst = appendJSONText(dst, string(c.sum(m[f.start:f.end])))
+		default:
+			dst = appendValueJSON(dst, c.typ, m[f.start:f.end])
 		}
 	}
 	return append(dst, '}')

@@ -4,6 +4,7 @@ import (
 	"crypto/md5"
 	"errors"
 	"fmt"
+	"hash"
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/schemas"
@@ -23,8 +24,10 @@ var (
 // column is one column of a plan.
 type column struct {
 	name   string
+	at     int // its place in the log's rows
 	typ    *schemas.Type
 	encode encoder
+	fixed  []byte // what is written whatever the log has; nil: that is encoded
 
 	nullable    bool
 	union       bool // what is written begins with a branch of a union:
@@ -32,7 +35,9 @@ type column struct {
 
 	elem      *column             // of an array
 	labels    map[string]struct{} // of an enum
-	scratch   []byte              // of an array: an item without its quotes
+	scratch   []byte              // of an array: an item without its quotes; of an HMAC: the sum
+	mac       hash.Hash           // of a column that is masked with one
+	length    int                 // to which a masked text is cut, in characters
 	inOld     bool                // an old row of kind 'K' has it
 	unchanged []byte              // what an unchanged TOASTed value is written as; nil: nothing can be
 	absent    []byte              // what stands for a column that the old row does not have
@@ -49,20 +54,24 @@ type plan struct {
 
 // compile makes the plan of a relation's rows from the version that holds for it.
 func compile(rel *relation, route *capture.Route, nulls bool) (*plan, error) {
-	t := route.Table
-	if len(t.Columns) != len(rel.columns) {
-		return nil, fmt.Errorf("its version has %d columns, the log %d", len(t.Columns), len(rel.columns))
+	t, written := route.Table, rel.written()
+	if len(t.Columns) != len(written) {
+		return nil, fmt.Errorf("its version has %d columns, the log %d", len(t.Columns), len(written))
 	}
 	p := &plan{route: route, nulls: nulls, columns: make([]column, len(t.Columns)),
 		source: schemas.NewSourceTable(t.Namespace, t.Name)}
-	for i := range t.Columns {
-		if t.Columns[i].Name != rel.columns[i].name {
-			return nil, fmt.Errorf("column %d of its version is %q, in the log %q", i+1, t.Columns[i].Name, rel.columns[i].name)
+	for i, at := range written {
+		c, logged := &p.columns[i], &rel.columns[at]
+		if t.Columns[i].Name != logged.name {
+			return nil, fmt.Errorf("column %d of its version is %q, in the log %q", i+1, t.Columns[i].Name, logged.name)
 		}
-		if err := p.columns[i].compile(&t.Columns[i]); err != nil {
+		if err := c.compile(&t.Columns[i]); err != nil {
 			return nil, err
 		}
-		p.columns[i].inOld = rel.columns[i].key
+		if err := c.setMask(rel.choice.mask(at)); err != nil {
+			return nil, err
+		}
+		c.at, c.inOld = at, logged.key
 	}
 	for _, i := range t.Key {
 		if i < 0 || i >= len(p.columns) {
@@ -80,18 +89,22 @@ func (c *column) compile(def *schemas.Column) error {
 	if err := c.setType(&def.Type); err != nil {
 		return err
 	}
-	var branch []byte
-	if c.union {
-		branch = []byte{c.value}
-	}
 	if mark := c.marker(); mark != nil {
-		c.unchanged = append(branch[:len(branch):len(branch)], mark...)
+		c.unchanged = append(c.branch(), mark...)
 	}
 	if c.nullable {
 		c.absent = []byte{c.null}
 		return nil
 	}
 	c.absent = c.appendDefault(nil, &def.Default)
+	return nil
+}
+
+// branch returns what a value begins with.
+func (c *column) branch() []byte {
+	if c.union {
+		return []byte{c.value}
+	}
 	return nil
 }
 
@@ -247,7 +260,11 @@ func (c *column) appendNeutral(dst []byte, text string) ([]byte, error) {
 func (p *plan) appendRow(dst, m []byte, fields []field) (out []byte, column int, err error) {
 	for i := range p.columns {
 		c := &p.columns[i]
-		f := fields[i]
+		if c.fixed != nil {
+			dst = append(dst, c.fixed...)
+			continue
+		}
+		f := fields[c.at]
 		if f.start < 0 {
 			if dst, err = c.appendMissing(dst, f); err != nil {
 				return dst, i, err
@@ -275,7 +292,7 @@ func (p *plan) appendOldKey(dst, m []byte, fields []field) (out []byte, column i
 			dst = append(dst, c.absent...)
 			continue
 		}
-		if dst, err = p.appendField(dst, m, fields[i], c); err != nil {
+		if dst, err = p.appendField(dst, m, fields[c.at], c); err != nil {
 			return dst, i, err
 		}
 	}
@@ -286,10 +303,11 @@ func (p *plan) appendOldKey(dst, m []byte, fields []field) (out []byte, column i
 func (p *plan) appendKey(dst, m []byte, fields []field) (out []byte, column int, err error) {
 	dst = schemas.AppendFrame(dst, p.route.KeyID)
 	for _, i := range p.route.Table.Key {
-		if fields[i].start == fieldUnchanged { // a marker would be another row's key
+		c := &p.columns[i]
+		if fields[c.at].start == fieldUnchanged { // a marker would be another row's key
 			return dst, i, errUnavailable
 		}
-		if dst, err = p.appendField(dst, m, fields[i], &p.columns[i]); err != nil {
+		if dst, err = p.appendField(dst, m, fields[c.at], c); err != nil {
 			return dst, i, err
 		}
 	}
@@ -297,6 +315,9 @@ func (p *plan) appendKey(dst, m []byte, fields []field) (out []byte, column int,
 }
 
 func (p *plan) appendField(dst, m []byte, f field, c *column) ([]byte, error) {
+	if c.fixed != nil {
+		return append(dst, c.fixed...), nil
+	}
 	if f.start < 0 {
 		return c.appendMissing(dst, f)
 	}

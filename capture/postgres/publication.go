@@ -42,6 +42,9 @@ func (s *Source) fitPublicationOn(ctx context.Context, sql *pgx.Conn) error {
 	if err := s.fit(ctx, sql, nil); err != nil {
 		return err
 	}
+	if err := s.checkColumns(ctx, sql); err != nil {
+		return err
+	}
 	return s.warnKeyless(ctx, sql)
 }
 

@@ -27,8 +27,9 @@ type relation struct {
 	columns         []relationColumn
 	described       []byte // what the hash is made of
 
-	added []addition // to what the catalog says of this version
-	plan  *plan      // nil until the first change after a description
+	choice *choice    // of its columns; nil: all are written as they are
+	added  []addition // to what the catalog says of this version
+	plan   *plan      // nil until the first change after a description
 
 	old, new []field // scratch for the fields of a message
 }
@@ -77,19 +78,37 @@ func parseRelation(m []byte) (*relation, error) {
 	return rel, nil
 }
 
-// hash returns the stable text over what the log said of the relation and what had to be
-// added: capture.TableVersion's Hash.
-func (rel *relation) hash() string { return rel.hashWith(rel.added) }
+// hash returns the stable text over what the log said of the relation, what had to be added
+// and what is chosen of it: capture.TableVersion's Hash.
+func (rel *relation) hash() string { return rel.hashWith(rel.added, rel.choice) }
 
 // logHash is the same over what the log said alone: capture.TableVersion's Log.
-func (rel *relation) logHash() string { return rel.hashWith(nil) }
+func (rel *relation) logHash() string { return rel.hashWith(nil, nil) }
 
-func (rel *relation) hashWith(added []addition) string {
+// keyHash is the same over the masks of the columns that the log has in old rows:
+// capture.TableVersion's Keys.
+func (rel *relation) keyHash() string {
+	h := sha256.New()
+	masked := false
+	for i := range rel.columns {
+		if m := rel.choice.mask(i); m != nil && m.Kind == HMAC && rel.columns[i].key {
+			fmt.Fprintf(h, "%d %s\x00", i, m.identity())
+			masked = true
+		}
+	}
+	if !masked {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (rel *relation) hashWith(added []addition, chosen *choice) string {
 	h := sha256.New()
 	h.Write(rel.described)
 	for _, a := range added {
 		fmt.Fprintf(h, "%d %t %s\x00", a.column, a.isNull, a.label)
 	}
+	chosen.describe(h)
 	return hex.EncodeToString(h.Sum(nil))
 }
 

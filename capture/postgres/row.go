@@ -61,7 +61,7 @@ func (s *stream) row(ctx context.Context, lsn uint64, m []byte) error {
 	for {
 		column, err := s.encode(rel.plan, lsn)
 		if err == nil {
-			return s.emit(ctx, rel.plan.route)
+			return s.emit(ctx, rel.plan)
 		}
 		if err := s.widen(ctx, rel, column, lsn, err); err != nil {
 			return err
@@ -136,9 +136,10 @@ func (w *rowWriter) encodeKeys(p *plan, op byte) (column int, err error) {
 
 // fillUnchanged takes what an UPDATE did not touch from the old row, where that has it.
 func fillUnchanged(p *plan, r *rowMessage) {
-	for i := range r.new {
-		if r.new[i].start == fieldUnchanged && (r.oldTag == 'O' || p.columns[i].inOld) {
-			r.new[i] = r.old[i]
+	for i := range p.columns {
+		c := &p.columns[i]
+		if r.new[c.at].start == fieldUnchanged && (r.oldTag == 'O' || c.inOld) {
+			r.new[c.at] = r.old[c.at]
 		}
 	}
 }
@@ -168,9 +169,9 @@ func (w *rowWriter) envelope(dst []byte, p *plan, op byte, lsn uint64) (out []by
 }
 
 // emit hands over the records of the row message that encode wrote.
-func (w *rowWriter) emit(ctx context.Context, route *capture.Route) error {
-	w.change = capture.Change{Route: route, Key: w.key, Value: w.value, Part: w.msg.op == 'U' && lacksValue(w.msg.new)}
-	if len(route.Table.Key) == 0 {
+func (w *rowWriter) emit(ctx context.Context, p *plan) error {
+	w.change = capture.Change{Route: p.route, Key: w.key, Value: w.value, Part: w.msg.op == 'U' && p.lacksValue(w.msg.new)}
+	if len(p.route.Table.Key) == 0 {
 		w.change.Key = nil
 	}
 	switch {
@@ -181,7 +182,7 @@ func (w *rowWriter) emit(ctx context.Context, route *capture.Route) error {
 	case w.msg.op == 'D':
 		w.change.Op = 'd'
 	case w.keyChanged:
-		return w.emitKeyChange(ctx)
+		return w.emitKeyChange(ctx, p)
 	default:
 		w.change.Op = 'u'
 	}
@@ -192,10 +193,10 @@ func (w *rowWriter) emit(ctx context.Context, route *capture.Route) error {
 	return w.out.Change(ctx, &w.change)
 }
 
-// lacksValue says whether a row has a value that is not in the log.
-func lacksValue(fields []field) bool {
-	for i := range fields {
-		if fields[i].start == fieldUnchanged {
+// lacksValue says whether a row has a value that is to be written and is not in the log.
+func (p *plan) lacksValue(fields []field) bool {
+	for i := range p.columns {
+		if c := &p.columns[i]; c.fixed == nil && fields[c.at].start == fieldUnchanged {
 			return true
 		}
 	}
@@ -204,11 +205,10 @@ func lacksValue(fields []field) bool {
 
 // emitKeyChange hands over three records: the delete of the old key, its tombstone, the
 // create of the new one.
-func (w *rowWriter) emitKeyChange(ctx context.Context) error {
-	c := &w.change
-	t, r := c.Route.Table, &w.msg
-	newKey := appendKeyJSON(nil, t, r.bytes, r.new)
-	oldKey := appendKeyJSON(nil, t, r.bytes, r.old)
+func (w *rowWriter) emitKeyChange(ctx context.Context, p *plan) error {
+	c, r := &w.change, &w.msg
+	newKey := appendKeyJSON(nil, p, r.bytes, r.new)
+	oldKey := appendKeyJSON(nil, p, r.bytes, r.old)
 
 	c.Op, c.Key, c.NewKey = 'd', w.oldKey, newKey
 	if err := w.out.Change(ctx, c); err != nil {
@@ -236,12 +236,12 @@ func (s *stream) widen(ctx context.Context, rel *relation, column int, lsn uint6
 // take it, or returns why no version can.
 func (w *rowWriter) addTo(rel *relation, column int, cause error) error {
 	c := &rel.plan.columns[column]
-	add := addition{column: column}
+	add := addition{column: c.at}
 	switch {
 	case errors.Is(cause, errNull):
 		add.isNull = true
 	case errors.Is(cause, errUnknownLabel):
-		add.label = w.unknownLabel(c, column)
+		add.label = w.unknownLabel(c)
 	default:
 		return unfitting(rel, c, cause)
 	}
@@ -253,7 +253,7 @@ func (w *rowWriter) addTo(rel *relation, column int, cause error) error {
 
 // unknownLabel finds the label of an enum, or of an array of an enum, that c's version does
 // not have.
-func (w *rowWriter) unknownLabel(c *column, i int) string {
+func (w *rowWriter) unknownLabel(c *column) string {
 	r := &w.msg
 	rows := make([][]field, 0, 2)
 	if r.oldTag != 0 {
@@ -263,7 +263,7 @@ func (w *rowWriter) unknownLabel(c *column, i int) string {
 		rows = append(rows, r.new)
 	}
 	for _, fields := range rows {
-		f := fields[i]
+		f := fields[c.at]
 		if f.start < 0 {
 			continue
 		}

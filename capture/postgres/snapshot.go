@@ -340,7 +340,7 @@ func (w *snapshotWriter) writeRow(ctx context.Context, t *readTable, text []byte
 			return err
 		}
 	}
-	if err := w.emit(ctx, rel.plan.route); err != nil {
+	if err := w.emit(ctx, rel.plan); err != nil {
 		return err
 	}
 	t.rows++

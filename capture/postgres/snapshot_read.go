@@ -134,8 +134,9 @@ func (r *reader) read(ctx context.Context, t *readTable) error {
 }
 
 func (t *readTable) readError(err error) error {
-	err = fmt.Errorf("read table %s: %w", t, err)
-	switch sqlState(err) {
+	state := sqlState(err)
+	err = fmt.Errorf("read table %s: %w", t, withoutValues(err))
+	switch state {
 	case stateNoPrivilege:
 		return &Error{err, hintSelect, true, codeEnvironment}
 	case stateUntranslatable:

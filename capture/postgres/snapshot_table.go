@@ -20,7 +20,9 @@ type readTable struct {
 	estimate    int64 // rows, as the planner has them; 0: not known
 	readable    bool
 	policies    bool // of row-level security hold for us
-	keyed       bool // the log's rows have a key, and an index has the same
+	keyed       bool // the log's rows have a key that is written as it is, and an index has the same
+	key         []string
+	cfg         *Config // whose choice of columns holds
 
 	rel  *relation
 	rows int64
@@ -53,7 +55,10 @@ const publishedForRead = `WITH p AS (
 				LEFT JOIN pg_attribute a ON a.attrelid = p.oid AND a.attnum = k.attnum AND a.attnum > 0
 					AND CASE WHEN cardinality(p.listed) = 0 THEN a.attgenerated = '' ELSE a.attname::text = ANY (p.listed) END
 					AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000)
-				WHERE k.n <= i.indnkeyatts AND a.attnum IS NULL))
+				WHERE k.n <= i.indnkeyatts AND a.attnum IS NULL)),
+		ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE i.indrelid = p.oid AND k.n <= i.indnkeyatts
+			AND CASE p.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END)
 	FROM p WHERE ($2 = '' OR p.nspname = $2 AND p.relname = $3) AND NOT EXISTS (SELECT FROM p r WHERE r.oid <> p.oid AND r.relkind = 'p'
 		AND r.oid IN (SELECT pg_partition_ancestors(p.oid)))
 	ORDER BY 7 DESC, 1, 2`
@@ -66,14 +71,28 @@ func (s *Source) tablesToRead(ctx context.Context, sql *pgx.Conn, only tableName
 		return nil, fmt.Errorf("list the tables of publication %q: %w", s.cfg.Publication, err)
 	}
 	tables, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*readTable, error) {
-		t := &readTable{}
-		return t, row.Scan(&t.schema, &t.name, &t.oid, &t.partitioned, &t.filter, &t.listed,
-			&t.estimate, &t.readable, &t.policies, &t.keyed)
+		t := &readTable{cfg: &s.cfg}
+		err := row.Scan(&t.schema, &t.name, &t.oid, &t.partitioned, &t.filter, &t.listed,
+			&t.estimate, &t.readable, &t.policies, &t.keyed, &t.key)
+		t.keyed = t.keyed && t.maskedKey() == ""
+		return t, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of publication %q: %w", s.cfg.Publication, err)
 	}
 	return tables, nil
+}
+
+// maskedKey returns a column of the key that is masked, "" if there is none. The table is
+// read like one without a key: how far its chunks have been read would be told by the keys
+// themselves, in the state and to whoever asks.
+func (t *readTable) maskedKey() string {
+	for _, name := range t.key {
+		if t.cfg.chosen(t.tableName, name).mask != nil {
+			return name
+		}
+	}
+	return ""
 }
 
 // keyless says that the table cannot be read in chunks.
@@ -156,6 +175,7 @@ func (t *readTable) describeRead(ctx context.Context, sql *pgx.Conn) error {
 	if t.rel, err = parseRelation(appendRelation(nil, t, identity[0], columns)); err != nil {
 		return fmt.Errorf("describe table %s: %w", t, err)
 	}
+	t.rel.choice = t.cfg.choose(t.rel)
 	return nil
 }
 
@@ -187,11 +207,15 @@ func (t *readTable) from() string {
 	return "ONLY " + t.quoted() // tables that inherit from it are tables of their own
 }
 
-// columns selects the columns that the log would report.
+// columns selects the columns that the log would report. What is not written in any form
+// is not even asked for.
 func (t *readTable) columns() string {
 	names := make([]string, len(t.rel.columns))
 	for i, c := range t.rel.columns {
 		names[i] = quoteIdent(c.name)
+		if t.rel.choice.hides(i) {
+			names[i] = "NULL"
+		}
 	}
 	return "SELECT " + strings.Join(names, ", ")
 }

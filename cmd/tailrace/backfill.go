@@ -60,7 +60,8 @@ func (c *cli) backfillStartCommand() *cobra.Command {
 		Use:   "start --table SCHEMA.TABLE",
 		Short: "Read the rows of a table into its topic, or into one of your own",
 		Long: `Read the rows of a table: all of them, or those that --where, --from-key and --to-key
-choose. Rows that change meanwhile are not written as they were before.
+choose. Rows that change meanwhile are not written as they were before. Columns are left
+out and masked as the configuration says; a table with a masked key cannot be read again.
 
 A key is one value, or a JSON array with one value for each key column: '["de", 17]'.
 

@@ -97,6 +97,7 @@ func TestReadmeConfigurations(t *testing.T) {
 	if len(blocks) != 2 {
 		t.Fatalf("%d configurations", len(blocks))
 	}
+	t.Setenv("HMAC_KEY", "0123456789abcdef")
 	for _, b := range blocks {
 		file := filepath.Join(t.TempDir(), "tailrace.yaml")
 		if err := os.WriteFile(file, []byte(b[1]+b[2]), 0o600); err != nil {

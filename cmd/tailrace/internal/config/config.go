@@ -94,6 +94,62 @@ type Postgres struct {
 	Publication       string   `yaml:"publication" jsonschema_description:"Publication; created if missing. Default: the slot's name."`
 	CreatePublication *bool    `yaml:"create_publication" jsonschema_description:"Create the publication and keep its tables as tables says; the user must own them. Otherwise the publication must exist. Default: true."`
 	Tables            []string `yaml:"tables" jsonschema_description:"schema.table, with * for any characters. Default: every table."`
+
+	Columns []Columns `yaml:"columns" jsonschema_description:"Which columns of which tables are left out or masked. All entries that match a table hold for it; of several masks of a column the first does."`
+}
+
+// Columns chooses and masks columns of the tables that a pattern names.
+type Columns struct {
+	Table   string          `yaml:"table" jsonschema:"required" jsonschema_description:"schema.table, with * for any characters. Without a * the table and the columns must exist."`
+	Include []string        `yaml:"include" jsonschema_description:"The only columns that are written; the key's must be among them. Default: all."`
+	Exclude []string        `yaml:"exclude" jsonschema_description:"Columns that are left out, of the schema too; none of the key."`
+	Mask    map[string]Mask `yaml:"mask" jsonschema_description:"By column: what is written in place of its values."`
+}
+
+// Mask is what is written in place of a column's values: exactly one of these.
+type Mask struct {
+	Redact   bool    // the word redact in place of a mapping
+	HMAC     Secret  `yaml:"hmac" jsonschema_description:"HMAC-SHA256 with this key of 16 bytes or more, as 64 hex digits: equal values stay equal. The only mask for a key."`
+	Truncate int     `yaml:"truncate" jsonschema_description:"The first so many characters of a text."`
+	Constant *string `yaml:"constant" jsonschema_description:"This value, as PostgreSQL writes one of the column's type."`
+}
+
+// word reads the mask that has no settings.
+func (m *Mask) word(text string) bool {
+	m.Redact = text == string(postgres.Redact)
+	return m.Redact
+}
+
+// kinds lists what is given.
+func (m *Mask) kinds() (kinds []postgres.MaskKind) {
+	for kind, given := range map[postgres.MaskKind]bool{postgres.Redact: m.Redact, postgres.HMAC: m.HMAC.Set(),
+		postgres.Truncate: m.Truncate != 0, postgres.Constant: m.Constant != nil} {
+		if given {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// settings returns a mask as the source's package wants it.
+func (m *Mask) settings() postgres.Mask {
+	s := postgres.Mask{Length: m.Truncate, Key: m.HMAC.Reveal()}
+	if kinds := m.kinds(); len(kinds) == 1 {
+		s.Kind = kinds[0]
+	}
+	if m.Constant != nil {
+		s.Text = *m.Constant
+	}
+	return s
+}
+
+// settings returns an entry as the source's package wants it.
+func (c *Columns) settings() postgres.Columns {
+	s := postgres.Columns{Table: c.Table, Include: c.Include, Exclude: c.Exclude, Mask: make(map[string]postgres.Mask)}
+	for name, m := range c.Mask {
+		s.Mask[name] = m.settings()
+	}
+	return s
 }
 
 // Backfill bounds what reading tables beside the log takes.
@@ -239,10 +295,14 @@ func or[T comparable](v, def T) T {
 // Source returns the settings of the capture's source, as its package wants them.
 func (c *Capture) Source() postgres.Config {
 	p := c.Postgres
+	var columns []postgres.Columns
+	for i := range p.Columns {
+		columns = append(columns, p.Columns[i].settings())
+	}
 	return postgres.Config{
 		URL: p.URL.Reveal(), Name: c.Name, Prefix: c.Prefix,
 		Slot: p.Slot, Publication: p.Publication, CreatePublication: *p.CreatePublication,
-		Tables: p.Tables, Unrepresentable: c.Unrepresentable,
+		Tables: p.Tables, Columns: columns, Unrepresentable: c.Unrepresentable,
 	}
 }
 

@@ -148,6 +148,11 @@ func renderings(t *testing.T, c *Config, failure error) []string {
 	for _, cap := range c.Captures {
 		if cap.Postgres != nil {
 			secrets = append(secrets, cap.Postgres.URL)
+			for _, columns := range cap.Postgres.Columns {
+				for _, mask := range columns.Mask {
+					secrets = append(secrets, mask.HMAC)
+				}
+			}
 		}
 	}
 	for _, sink := range c.Sinks {
@@ -162,7 +167,7 @@ func renderings(t *testing.T, c *Config, failure error) []string {
 		for _, s := range secrets {
 			out = append(out, fmt.Sprintf(verb, s), fmt.Sprintf(verb, &s), fmt.Sprintf(verb, []Secret{s}))
 		}
-		out = append(out, fmt.Sprintf(verb, c.Registry), fmt.Sprintf(verb, c.Sinks), fmt.Sprintf(verb, failure))
+		out = append(out, fmt.Sprintf(verb, c.Registry), fmt.Sprintf(verb, c.Sinks), fmt.Sprintf(verb, c.Captures), fmt.Sprintf(verb, failure))
 	}
 	asJSON, err := json.Marshal(c)
 	if err != nil {

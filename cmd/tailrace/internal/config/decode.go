@@ -47,6 +47,7 @@ func (d *decoder) value(n ast.Node, f field) {
 		}
 	case reflect.PointerTo(f.v.Type()).Implements(textUnmarshaler):
 		d.scalar(n, f)
+	case d.word(n, f):
 	case f.v.Kind() == reflect.Struct:
 		d.mapping(n, f)
 	case f.v.Kind() == reflect.Slice:
@@ -122,6 +123,19 @@ func pairs(n ast.Node) ([]*ast.MappingValueNode, bool) {
 		return []*ast.MappingValueNode{t}, true
 	}
 	return nil, false
+}
+
+// worded is a struct that can be written as one word, too.
+type worded interface{ word(text string) bool }
+
+// word reads one word into a struct that has such a form.
+func (d *decoder) word(n ast.Node, f field) bool {
+	w, ok := f.v.Addr().Interface().(worded)
+	if !ok {
+		return false
+	}
+	text, ok := n.(*ast.StringNode)
+	return ok && w.word(text.Value)
 }
 
 // mapping reads a mapping into a struct; a key without a field is a finding.

@@ -3,9 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -231,12 +233,16 @@ func (v *validator) source(path string, c *Capture) {
 	if err == nil {
 		return
 	}
+	v.report(CodeInvalidValue, path, path+": "+err.Error(), hintOf(err))
+}
+
+// hintOf returns what an error advises; "" if nothing.
+func hintOf(err error) string {
 	var hinted interface{ Hint() string }
-	hint := ""
 	if errors.As(err, &hinted) {
-		hint = hinted.Hint()
+		return hinted.Hint()
 	}
-	v.report(CodeInvalidValue, path, path+": "+err.Error(), hint)
+	return ""
 }
 
 // postgres checks one PostgreSQL server's settings.
@@ -257,6 +263,38 @@ func (v *validator) postgres(path string, p *Postgres) {
 		if schema, table, ok := strings.Cut(t, "."); !ok || schema == "" || table == "" {
 			v.report(CodeInvalidValue, fmt.Sprintf("%s.tables[%d]", path, i), fmt.Sprintf("%q names no table", t), "write schema.table; * stands for any characters")
 		}
+	}
+	for i := range p.Columns {
+		v.columns(fmt.Sprintf("%s.columns[%d]", path, i), &p.Columns[i])
+	}
+}
+
+// faulty says whether something was found at a place or below it.
+func (v *validator) faulty(path string) bool {
+	return slices.ContainsFunc(v.decoder.findings, func(f Finding) bool { return f.Path == path || strings.HasPrefix(f.Path, path+".") })
+}
+
+// columns checks one entry of the choice of columns.
+func (v *validator) columns(path string, c *Columns) {
+	if c.Table == "" {
+		v.missing(path+".table", "write schema.table; * stands for any characters")
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Mask)) {
+		m, at := c.Mask[name], path+".mask."+name
+		settings := m.settings()
+		if v.faulty(at) {
+			continue
+		}
+		if len(m.kinds()) != 1 {
+			v.report(CodeInvalidValue, at, at+" is not one mask", "write redact, or one of hmac, truncate and constant")
+		} else if err := settings.Validate(); err != nil {
+			v.report(CodeInvalidValue, at, at+": "+err.Error(), hintOf(err))
+		}
+	}
+	settings := c.settings()
+	if err := settings.Validate(); err != nil && !v.faulty(path) {
+		v.report(CodeInvalidValue, path, path+": "+err.Error(), hintOf(err))
 	}
 }
 
