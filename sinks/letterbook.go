@@ -1,0 +1,184 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/tailrace/tailrace/stream"
+)
+
+// LetterBook is what a dead letter topic says to who does not own the letters: a command
+// line. It is as the sink was when it told of its heads last, which it does after each
+// change. It is not safe for concurrent use.
+type LetterBook struct {
+	topic    string
+	next     int64
+	chains   map[Partition]chain
+	heads    map[Partition]Head
+	requests map[string]int64 // by ID, their offsets
+}
+
+// ParkedLetter is a letter that is parked.
+type ParkedLetter struct {
+	Letter
+	At   int64  // its offset in the dead letter topic
+	Lane []byte // the key under which it waits: Avro without the frame; empty: the whole table
+}
+
+// NewLetterBook returns an empty one for a sink.
+func NewLetterBook(sink string) *LetterBook {
+	return &LetterBook{
+		topic: DeadLettersTopic(sink), chains: make(map[Partition]chain),
+		heads: make(map[Partition]Head), requests: make(map[string]int64),
+	}
+}
+
+// Topic returns the topic that it reads.
+func (b *LetterBook) Topic() string { return b.topic }
+
+// Read reads on to the end of the topic.
+func (b *LetterBook) Read(ctx context.Context, c *stream.Client) error {
+	if b.next == 0 {
+		at, err := c.Offsets(ctx, b.topic, 0)
+		if err != nil {
+			return fmt.Errorf("read dead letters: %w", err)
+		}
+		b.next = at.Start
+	}
+	next, err := c.ReadToEnd(ctx, b.topic, 0, b.next, b.note)
+	if err != nil {
+		return fmt.Errorf("read dead letters: %w", err)
+	}
+	b.next = next
+	return nil
+}
+
+func (b *LetterBook) note(r *stream.Record) error {
+	rec, err := ParseDeadRecord(r)
+	if err != nil {
+		return err
+	}
+	p, ok := rec.partition()
+	switch {
+	case !ok:
+		b.requests[rec.Request.ID] = r.Offset
+	case rec.Head != nil:
+		if rec.Head.Head >= b.heads[p].Head { // what a predecessor told late is older
+			b.heads[p] = *rec.Head
+		}
+	default:
+		if b.chains[p] == nil {
+			b.chains[p] = make(chain)
+		}
+		c := Change{Key: r.Key}
+		b.chains[p][r.Offset] = &chained{*rec, bytes.Clone(keyBody(&c)), len(r.Key) + len(r.Value)}
+	}
+	return nil
+}
+
+// Parked returns what is parked, by partition in the order of the changes.
+func (b *LetterBook) Parked() ([]ParkedLetter, error) {
+	var out []ParkedLetter
+	for _, p := range slices.SortedFunc(maps.Keys(b.heads), comparePartitions) {
+		h := b.heads[p]
+		s, err := b.chains[p].parking(h.Head, h.Low)
+		if err != nil {
+			return nil, lostLetters(b.topic, err)
+		}
+		from := len(out)
+		for name, l := range s.lanes {
+			for _, one := range *l {
+				out = append(out, ParkedLetter{*b.letter(p, one, h), one.at, []byte(name)})
+			}
+		}
+		slices.SortFunc(out[from:], func(a, b ParkedLetter) int { return int(a.Offset - b.Offset) })
+	}
+	return out, nil
+}
+
+// letter returns a letter as it is now.
+func (b *LetterBook) letter(p Partition, one parked, h Head) *Letter {
+	l := *b.chains[p][one.at].Letter
+	if !one.refused {
+		return &l
+	}
+	l.State, l.Attempts = LetterRefused, one.attempts
+	for at, e := range b.chains[p] { // the cause is that of the last attempt
+		if e.Outcome == nil || at > h.Head {
+			continue
+		}
+		for i := range e.Outcome.Again {
+			if a := &e.Outcome.Again[i]; a.Offset == one.offset && a.Attempts == one.attempts {
+				l.Cause = &a.Cause
+			}
+		}
+	}
+	return &l
+}
+
+// Find returns the letter of the change at offset of a partition, parked or not, and what
+// became of it; nil for nothing yet, or for no such letter.
+func (b *LetterBook) Find(p Partition, offset int64) (*ParkedLetter, *Outcome) {
+	head := b.heads[p].Head
+	var letter *ParkedLetter
+	for at, e := range b.chains[p] {
+		if e.Letter != nil && e.Letter.Offset == offset && at <= head && (letter == nil || at > letter.At) {
+			l := e.Letter
+			letter = &ParkedLetter{*l, at, e.key}
+			if l.Whole {
+				letter.Lane = nil
+			}
+		}
+	}
+	for at, e := range b.chains[p] {
+		if o := e.Outcome; o != nil && at <= head && (slices.Contains(o.Applied, offset) || slices.Contains(o.Dropped, offset)) {
+			return letter, o
+		}
+	}
+	return letter, nil
+}
+
+// Answer is what became of a request.
+type Answer struct {
+	Done    []Partition // where nothing is left to do
+	Applied int
+	Dropped int
+	Again   int // letters that the target has refused again
+}
+
+// Answer returns what is known so far.
+func (b *LetterBook) Answer(id string) Answer {
+	var a Answer
+	for _, p := range slices.SortedFunc(maps.Keys(b.chains), comparePartitions) {
+		for _, o := range b.counted(p) {
+			if o.Request != id {
+				continue
+			}
+			a.Applied, a.Dropped, a.Again = a.Applied+len(o.Applied), a.Dropped+len(o.Dropped), a.Again+len(o.Again)
+			if o.Done {
+				a.Done = append(a.Done, p)
+			}
+		}
+	}
+	return a
+}
+
+// counted returns a partition's outcomes that count.
+func (b *LetterBook) counted(p Partition) []*Outcome {
+	h, ok := b.heads[p]
+	var out []*Outcome
+	for at := h.Head; ok && at >= 0; {
+		e := b.chains[p][at]
+		if e == nil {
+			break // older than what the topic holds
+		}
+		if e.Outcome != nil {
+			out = append(out, e.Outcome)
+		}
+		at = e.prev(at)
+	}
+	return out
+}
