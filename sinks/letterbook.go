@@ -2,8 +2,10 @@ package sinks
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -88,57 +90,68 @@ func (b *LetterBook) Parked() ([]ParkedLetter, error) {
 		if err != nil {
 			return nil, lostLetters(b.topic, err)
 		}
+		causes := b.causes(p)
 		from := len(out)
 		for name, l := range s.lanes {
 			for _, one := range *l {
-				out = append(out, ParkedLetter{*b.letter(p, one, h), one.at, []byte(name)})
+				letter := ParkedLetter{*b.chains[p][one.at].Letter, one.at, []byte(name)}
+				if one.refused {
+					letter.State, letter.Attempts = LetterRefused, one.attempts
+				}
+				if again := causes[one.offset]; again != nil {
+					letter.Cause = again
+				}
+				out = append(out, letter)
 			}
 		}
-		slices.SortFunc(out[from:], func(a, b ParkedLetter) int { return int(a.Offset - b.Offset) })
+		slices.SortFunc(out[from:], func(a, b ParkedLetter) int { return cmp.Compare(a.Offset, b.Offset) })
 	}
 	return out, nil
 }
 
-// letter returns a letter as it is now.
-func (b *LetterBook) letter(p Partition, one parked, h Head) *Letter {
-	l := *b.chains[p][one.at].Letter
-	if !one.refused {
-		return &l
-	}
-	l.State, l.Attempts = LetterRefused, one.attempts
-	for at, e := range b.chains[p] { // the cause is that of the last attempt
-		if e.Outcome == nil || at > h.Head {
-			continue
-		}
-		for i := range e.Outcome.Again {
-			if a := &e.Outcome.Again[i]; a.Offset == one.offset && a.Attempts == one.attempts {
-				l.Cause = &a.Cause
+// causes returns why letters of a partition were refused again, by their offsets.
+func (b *LetterBook) causes(p Partition) map[int64]*Cause {
+	out := make(map[int64]*Cause)
+	for _, e := range b.counted(p) {
+		for i := 0; e.Outcome != nil && i < len(e.Outcome.Again); i++ {
+			again := &e.Outcome.Again[i]
+			if out[again.Offset] == nil { // the newest comes first
+				out[again.Offset] = &again.Cause
 			}
 		}
 	}
-	return &l
+	return out
 }
 
 // Find returns the letter of the change at offset of a partition, parked or not, and what
 // became of it; nil for nothing yet, or for no such letter.
-func (b *LetterBook) Find(p Partition, offset int64) (*ParkedLetter, *Outcome) {
-	head := b.heads[p].Head
-	var letter *ParkedLetter
-	for at, e := range b.chains[p] {
-		if e.Letter != nil && e.Letter.Offset == offset && at <= head && (letter == nil || at > letter.At) {
-			l := e.Letter
-			letter = &ParkedLetter{*l, at, e.key}
-			if l.Whole {
-				letter.Lane = nil
+func (b *LetterBook) Find(p Partition, offset int64) (letter *ParkedLetter, became *Outcome) {
+	var again *RefusedMore
+	for at, e := range b.counted(p) {
+		if o := e.Outcome; o != nil {
+			if became == nil && (slices.Contains(o.Applied, offset) || slices.Contains(o.Dropped, offset)) {
+				became = o
 			}
+			for i := range o.Again {
+				if again == nil && o.Again[i].Offset == offset {
+					again = &o.Again[i]
+				}
+			}
+			continue
 		}
-	}
-	for at, e := range b.chains[p] {
-		if o := e.Outcome; o != nil && at <= head && (slices.Contains(o.Applied, offset) || slices.Contains(o.Dropped, offset)) {
-			return letter, o
+		if e.Letter.Offset != offset {
+			continue
 		}
+		letter = &ParkedLetter{*e.Letter, at, e.key}
+		if letter.Whole {
+			letter.Lane = nil
+		}
+		if again != nil {
+			letter.State, letter.Attempts, letter.Cause = LetterRefused, again.Attempts, &again.Cause
+		}
+		return letter, became
 	}
-	return letter, nil
+	return nil, nil
 }
 
 // Answer is what became of a request.
@@ -153,8 +166,9 @@ type Answer struct {
 func (b *LetterBook) Answer(id string) Answer {
 	var a Answer
 	for _, p := range slices.SortedFunc(maps.Keys(b.chains), comparePartitions) {
-		for _, o := range b.counted(p) {
-			if o.Request != id {
+		for _, e := range b.counted(p) {
+			o := e.Outcome
+			if o == nil || o.Request != id {
 				continue
 			}
 			a.Applied, a.Dropped, a.Again = a.Applied+len(o.Applied), a.Dropped+len(o.Dropped), a.Again+len(o.Again)
@@ -166,19 +180,16 @@ func (b *LetterBook) Answer(id string) Answer {
 	return a
 }
 
-// counted returns a partition's outcomes that count.
-func (b *LetterBook) counted(p Partition) []*Outcome {
-	h, ok := b.heads[p]
-	var out []*Outcome
-	for at := h.Head; ok && at >= 0; {
-		e := b.chains[p][at]
-		if e == nil {
-			break // older than what the topic holds
+// counted gives a partition's entries that count, the newest first, by their offsets.
+func (b *LetterBook) counted(p Partition) iter.Seq2[int64, *chained] {
+	return func(yield func(int64, *chained) bool) {
+		h, ok := b.heads[p]
+		for at := h.Head; ok && at >= 0; {
+			e := b.chains[p][at]
+			if e == nil || !yield(at, e) {
+				return // what is older the topic may not hold any more
+			}
+			at = e.prev(at)
 		}
-		if e.Outcome != nil {
-			out = append(out, e.Outcome)
-		}
-		at = e.prev(at)
 	}
-	return out
 }
