@@ -196,7 +196,9 @@ func AskDeadLetters(ctx context.Context, c *stream.Client, sink string, r *Reque
 }
 
 // keyBody returns a change's key without the frame of its schema.
-func keyBody(c *Change) []byte { return c.Key[min(len(c.Key), schemas.FrameSize):] }
+func keyBody(c *Change) []byte { return unframed(c.Key) }
+
+func unframed(key []byte) []byte { return key[min(len(key), schemas.FrameSize):] }
 
 // deadWriter appends to a dead letter topic.
 type deadWriter struct {

@@ -27,7 +27,8 @@ type LetterBook struct {
 type ParkedLetter struct {
 	Letter
 	At   int64  // its offset in the dead letter topic
-	Lane []byte // the key under which it waits: Avro without the frame; empty: the whole table
+	Key  []byte // as the change has it, with the frame; nil: none
+	Lane []byte // the key under which it waits, without the frame; empty: the whole table
 }
 
 // NewLetterBook returns an empty one for a sink.
@@ -75,8 +76,7 @@ func (b *LetterBook) note(r *stream.Record) error {
 		if b.chains[p] == nil {
 			b.chains[p] = make(chain)
 		}
-		c := Change{Key: r.Key}
-		b.chains[p][r.Offset] = &chained{*rec, bytes.Clone(keyBody(&c)), len(r.Key) + len(r.Value)}
+		b.chains[p][r.Offset] = &chained{*rec, bytes.Clone(r.Key), len(r.Key) + len(r.Value)}
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (b *LetterBook) Parked() ([]ParkedLetter, error) {
 		from := len(out)
 		for name, l := range s.lanes {
 			for _, one := range *l {
-				letter := ParkedLetter{*b.chains[p][one.at].Letter, one.at, []byte(name)}
+				letter := ParkedLetter{*b.chains[p][one.at].Letter, one.at, b.chains[p][one.at].key, []byte(name)}
 				if one.refused {
 					letter.State, letter.Attempts = LetterRefused, one.attempts
 				}
@@ -142,7 +142,7 @@ func (b *LetterBook) Find(p Partition, offset int64) (letter *ParkedLetter, beca
 		if e.Letter.Offset != offset {
 			continue
 		}
-		letter = &ParkedLetter{*e.Letter, at, e.key}
+		letter = &ParkedLetter{*e.Letter, at, e.key, unframed(e.key)}
 		if letter.Whole {
 			letter.Lane = nil
 		}

@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,8 +135,7 @@ func (d *letters) note(chains map[Partition]chain, r *stream.Record) error {
 	case rec.Head != nil:
 		d.told[p] = rec.Head.Head
 	case chains[p] != nil:
-		c := Change{Key: r.Key}
-		chains[p][r.Offset] = &chained{DeadRecord: *rec, key: append([]byte(nil), keyBody(&c)...), size: len(r.Key) + len(r.Value)}
+		chains[p][r.Offset] = &chained{*rec, bytes.Clone(r.Key), len(r.Key) + len(r.Value)}
 	}
 	return nil
 }

@@ -174,7 +174,7 @@ type chain map[int64]*chained
 // chained is an entry with what its record has beside the header.
 type chained struct {
 	DeadRecord
-	key  []byte // of a letter, without the frame
+	key  []byte // of a letter, with the frame
 	size int    // of a letter: bytes of key and value
 }
 
@@ -221,7 +221,7 @@ func (s *parking) take(at int64, e *chained) {
 	}
 	name := wholeLane
 	if !e.Letter.Whole {
-		name = string(e.key)
+		name = string(unframed(e.key))
 	}
 	s.add(name, parked{at: at, offset: e.Letter.Offset, refused: e.Letter.State == LetterRefused, attempts: e.Letter.Attempts, size: e.size, time: e.Letter.Time})
 }
