@@ -101,8 +101,9 @@ type parkedKey struct {
 	id sinks.ParkedK
 }
 
-// keysParked returns the keys with parked letters, in the order of the changes.
-func (l *letters) keysParked(ctx context.Context) ([]parkedKey, error) {
+// keysParked returns the keys with parked letters, in the order of the changes; decoded if
+// they are to be, which needs the registry.
+func (l *letters) keysParked(ctx context.Context, decoded bool) ([]parkedKey, error) {
 	all, err := l.book.Parked()
 	if err != nil {
 		return nil, err
@@ -122,7 +123,7 @@ func (l *letters) keysParked(ctx context.Context) ([]parkedKey, error) {
 			Position: positionOf(&one.Letter), Topic: one.Topic, Letters: 1, Attempts: one.Attempts, Since: one.Time, Cause: one.Cause,
 			id: sinks.ParkedK{Topic: one.Topic, Partition: one.Partition, Key: one.Lane, First: one.Offset},
 		}
-		if len(one.Lane) > 0 {
+		if len(one.Lane) > 0 && decoded {
 			if k.Key, err = l.key(ctx, one); err != nil {
 				return nil, err
 			}
@@ -226,7 +227,7 @@ func sinkFlag(cmd *cobra.Command, sink *string) {
 func (c *cli) listLetters(ctx context.Context, cmd *cobra.Command, l *letters, keys bool) error {
 	list := letterList{Sink: l.sink, Topic: l.book.Topic(), Counts: []letterCount{}}
 	var err error
-	if list.Keys, err = l.keysParked(ctx); err != nil {
+	if list.Keys, err = l.keysParked(ctx, keys || c.format == "json"); err != nil {
 		return err
 	}
 	list.count()

@@ -143,7 +143,7 @@ func dropQuestion(keys []parkedKey, waiting bool) string {
 // choose returns the keys that the flags name. If they name what is not parked, that is an
 // error.
 func (l *letters) choose(ctx context.Context, o *chosen) ([]parkedKey, error) {
-	keys, err := l.keysParked(ctx)
+	keys, err := l.keysParked(ctx, o.key != "")
 	if err != nil {
 		return nil, err
 	}
