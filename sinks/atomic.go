@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tailrace/tailrace/stream"
@@ -55,15 +56,49 @@ func (r *run) transactions(ctx context.Context) error {
 		return err
 	}
 	end := Partition{Topic: r.cfg.EndTopic()}
-	from, err := r.take(ctx, append([]Partition{end}, ps...))
+	heads, err := r.heads(ctx, ps)
 	if err != nil {
 		return err
 	}
+	from, err := r.take(ctx, slices.Concat([]Partition{end}, ps, heads))
+	if err != nil {
+		return err
+	}
+	if err := r.noneParked(from[1+len(ps):]); err != nil {
+		return err
+	}
+	from = from[:1+len(ps)]
 	r.cfg.Monitor.SetPhase(PhaseRunning)
 	r.cfg.Log.Info("sink runs", "sink", r.cfg.Name, "topics", len(topics), "partitions", len(ps), "ends_from", from[0].From.Offset)
 	from[0].Skip = true
 	tc := subscribe.TransactionsConfig{Config: r.cfg.Source, End: from[0], Partitions: from[1:], Unknown: r.unknown}
 	return r.collect(ctx, tc)
+}
+
+// heads returns under what names the target has what is parked of the partitions: a sink
+// may have run in mode Keys before.
+func (r *run) heads(ctx context.Context, ps []Partition) (heads []Partition, err error) {
+	_, err = r.cfg.Source.Client.Topic(ctx, DeadLettersTopic(r.cfg.Name))
+	if errors.Is(err, stream.ErrNoTopic) {
+		return nil, nil
+	}
+	for _, p := range ps {
+		heads = append(heads, headPartition(r.cfg.Name, p))
+	}
+	return heads, err
+}
+
+// noneParked stops if changes are parked, which whole transactions would overtake.
+func (r *run) noneParked(heads []subscribe.FeedPartition) error {
+	var parked uint64
+	for _, h := range heads {
+		parked += h.From.N
+	}
+	if parked == 0 {
+		return nil
+	}
+	return misconfigured(fmt.Sprintf("run it in mode keys until `tailrace dlq retry --sink %s` or `dlq drop` has emptied them", r.cfg.Name),
+		"sink %s has %d dead letters, which mode transactions cannot keep in order", r.cfg.Name, parked)
 }
 
 // unknown is asked about a partition that a transaction touched and nobody reads.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -53,15 +52,56 @@ func byKey(ctx, reading context.Context, cfg *Config, g *stream.Generation) erro
 		}
 	}()
 	k := &keyed{run: run{cfg: cfg, sink: sink, gen: g}, parked: make(map[Partition]*barrier), at: make(map[Partition]Position)}
-	from, err := k.take(ctx, g.Partitions())
+	if k.dead, err = openLetters(ctx, cfg); err != nil {
+		return err
+	}
+	if err := k.begin(ctx); err != nil {
+		return err
+	}
+	if k.dead == nil {
+		return k.rounds(ctx, reading)
+	}
+	reading, stop := context.WithCancelCause(reading)
+	var following sync.WaitGroup
+	following.Go(func() { k.dead.follow(reading, stop) })
+	err = k.rounds(ctx, reading)
+	stop(nil)
+	following.Wait()
+	k.dead.inbox.close()
+	return err
+}
+
+// begin takes the partitions, and with them what is parked of them.
+func (k *keyed) begin(ctx context.Context) error {
+	ps := k.gen.Partitions()
+	all := slices.Clone(ps)
+	if k.dead != nil {
+		for _, p := range ps {
+			all = append(all, headPartition(k.cfg.Name, p))
+		}
+	}
+	from, err := k.take(ctx, all)
 	if err != nil {
 		return err
 	}
-	for _, p := range from {
-		k.at[p.Partition] = p.From
+	heads := make(map[Partition]Position)
+	for i, p := range ps {
+		k.at[p] = from[i].From
+		if k.dead != nil {
+			heads[p] = from[len(ps)+i].From
+		}
 	}
-	cfg.Monitor.SetPhase(PhaseRunning)
-	cfg.Log.Info("sink runs", "sink", cfg.Name, "partitions", len(from))
+	if k.dead != nil {
+		if err := k.dead.load(ctx, heads); err != nil {
+			return err
+		}
+	}
+	k.cfg.Monitor.SetPhase(PhaseRunning)
+	k.cfg.Log.Info("sink runs", "sink", k.cfg.Name, "partitions", len(ps))
+	return nil
+}
+
+func (k *keyed) rounds(ctx, reading context.Context) error {
 	for {
 		if err := k.round(ctx, reading); err != nil {
 			return err
@@ -108,6 +148,9 @@ type keyed struct {
 	run
 	at     map[Partition]Position
 	parked map[Partition]*barrier
+	dead   *letters // nil: there are none, and nothing is parked
+	out    Batch
+	given  []int // indexes of out's changes among those that it was made of
 }
 
 // round reads the partitions that are not parked until one of them reaches a TRUNCATE.
@@ -125,7 +168,7 @@ func (k *keyed) round(ctx, reading context.Context) error {
 	defer feed.Close()
 	reported := time.Now()
 	for {
-		b, err := feed.Next(reading)
+		b, err := k.next(ctx, reading, feed)
 		if err != nil {
 			return err
 		}
@@ -144,26 +187,107 @@ func (k *keyed) round(ctx, reading context.Context) error {
 	}
 }
 
+// next returns the next changes; requests that come while it waits for them are done.
+func (k *keyed) next(ctx, reading context.Context, feed *subscribe.Feed) (*subscribe.Batch, error) {
+	if k.dead == nil {
+		return feed.Next(reading)
+	}
+	for {
+		until, err := k.doRequests(ctx, reading)
+		if err != nil {
+			return nil, err
+		}
+		b, err := feed.Next(until)
+		if err == nil || until.Err() == nil || reading.Err() != nil {
+			return b, err
+		}
+	}
+}
+
 // upToBarrier applies a batch of one partition up to a TRUNCATE, at which the partition is parked.
 func (k *keyed) upToBarrier(ctx context.Context, b *subscribe.Batch) (waits bool, err error) {
-	out := Batch{Positions: make(map[Partition]Position)}
-	for i := range b.Changes {
-		c := &b.Changes[i]
-		if c.Op == OpTruncate {
-			k.parked[b.Partition] = &barrier{c, b}
-			waits = true
+	changes := b.Changes
+	for i := range changes {
+		if changes[i].Op == OpTruncate {
+			k.parked[b.Partition] = &barrier{&changes[i], b}
+			changes, waits = changes[:i], true
 			break
 		}
-		out.Changes = append(out.Changes, c)
 	}
-	if n := len(out.Changes); n > 0 {
-		out.Positions[b.Partition] = out.Changes[n-1].Position()
-		if err := k.apply(ctx, &out, 0); err != nil {
-			return false, err
+	return waits, k.pour(ctx, b.Partition, changes)
+}
+
+// pour applies changes of one partition, but for those that wait, and for those that the
+// target refuses if these are parked.
+func (k *keyed) pour(ctx context.Context, p Partition, changes []Change) error {
+	d := divider{changes: changes}
+	d.try = func(ctx context.Context, lo, hi int) ([]int, error) {
+		err := k.hand(ctx, p, changes, lo, hi)
+		if err != nil && k.cfg.DeadLetters != Park && refuses(err) {
+			return nil, &refusedByKey{err}
 		}
-		k.at[b.Partition] = out.Positions[b.Partition]
+		return k.given, err
 	}
-	return waits, nil
+	d.refuse = func(i int, why *Cause) error { return k.dead.refuse(p, &changes[i], why) }
+	return d.run(ctx, 0, len(changes))
+}
+
+// hand hands the target what does not wait of changes[lo:hi], and with it the position
+// after all of them. What waits is durable before that.
+func (k *keyed) hand(ctx context.Context, p Partition, changes []Change, lo, hi int) error {
+	k.empty()
+	for i := lo; i < hi; i++ {
+		if k.dead != nil {
+			if name, waits := k.dead.parts[p].laneOf(&changes[i]); waits {
+				if err := k.dead.wait(p, name, &changes[i]); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		k.out.Changes, k.given = append(k.out.Changes, &changes[i]), append(k.given, i)
+	}
+	at := changes[hi-1].Position()
+	k.out.Positions[p] = at
+	if k.dead != nil {
+		if err := k.dead.flush(ctx, p); err != nil {
+			return err
+		}
+		if s := k.dead.parts[p]; s.head >= 0 {
+			k.out.Positions[headPartition(k.cfg.Name, p)] = s.position()
+		}
+	}
+	if err := k.apply(ctx, &k.out, 0); err != nil {
+		return err
+	}
+	k.at[p] = at
+	if k.dead != nil {
+		return k.dead.tell(ctx, p)
+	}
+	return nil
+}
+
+// empty makes the batch ready to be filled.
+func (k *keyed) empty() {
+	clear(k.out.Changes)
+	k.out.Changes, k.given = k.out.Changes[:0], k.given[:0]
+	k.out.Positions = make(map[Partition]Position, 2)
+	k.out.Divisible = k.cfg.DeadLetters == Park
+}
+
+// refusedByKey is why a sink without dead letters stops at a change.
+type refusedByKey struct{ error }
+
+// Unwrap gives the cause.
+func (e *refusedByKey) Unwrap() error { return e.error }
+
+// Hint says what to do.
+func (e *refusedByKey) Hint() string {
+	hint := HintOf(e.error)
+	if hint != "" {
+		hint += "; "
+	}
+	return hint + "or set dead_letters: park for the sink: then only the key of such a change waits, until `tailrace dlq retry` or `dlq drop`"
 }
 
 // lift applies a TRUNCATE that all partitions of its topic have reached, and lets them go on.
@@ -198,23 +322,44 @@ func (k *keyed) lift(ctx context.Context) error {
 }
 
 // truncate applies the TRUNCATE that stands at the head of each of a topic's partitions.
+// What is parked of them is older: the TRUNCATE makes it obsolete.
 func (k *keyed) truncate(ctx context.Context, topic string) error {
-	out := Batch{Positions: make(map[Partition]Position)}
+	k.empty()
+	k.out.Divisible = false
 	var done []*barrier
+	ends := make(map[Partition]obsolete)
 	for p, b := range k.parked {
-		if p.Topic == topic {
-			out.Changes = append(out.Changes, b.change)
-			out.Positions[p] = b.change.Position()
-			done = append(done, b)
+		if p.Topic != topic {
+			continue
+		}
+		k.out.Changes = append(k.out.Changes, b.change)
+		k.out.Positions[p] = b.change.Position()
+		done = append(done, b)
+		if k.dead != nil && k.dead.parts[p].count > 0 {
+			o, err := k.dead.obsolete(ctx, p, b.change)
+			if err != nil {
+				return err
+			}
+			ends[p] = o
+			k.out.Positions[headPartition(k.cfg.Name, p)] = k.dead.after(p, o.at, &o.Outcome)
 		}
 	}
-	if err := k.apply(ctx, &out, 0); err != nil {
+	if err := k.apply(ctx, &k.out, 0); err != nil {
 		return err
 	}
-	maps.Copy(k.at, out.Positions)
-	maps.DeleteFunc(k.parked, func(p Partition, _ *barrier) bool { return p.Topic == topic })
-	for b := range slices.Values(done) {
+	for p := range k.parked {
+		if p.Topic == topic {
+			k.at[p] = k.out.Positions[p]
+			delete(k.parked, p)
+		}
+	}
+	for _, b := range done {
 		b.batch.Release()
+	}
+	for p, o := range ends {
+		if err := k.dead.settle(ctx, p, o.at, &o.Outcome); err != nil {
+			return err
+		}
 	}
 	return nil
 }

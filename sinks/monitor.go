@@ -30,6 +30,14 @@ type Status struct {
 	Events       map[string]uint64 `json:"events"`               // changes applied since the process began, by op
 	Transactions uint64            `json:"transactions"`         // source transactions applied; mode Keys: 0
 	Batches      uint64            `json:"batches"`
+	DeadLetters  ParkedStatus      `json:"dead_letters"`
+}
+
+// ParkedStatus is what is parked of the partitions that this member owns.
+type ParkedStatus struct {
+	Letters int        `json:"letters"`
+	Keys    int        `json:"keys"`
+	Oldest  *time.Time `json:"oldest,omitempty"`
 }
 
 // Monitor collects what a sink does, over all its runs. Its methods may be called from
@@ -40,10 +48,27 @@ type Monitor struct {
 	latencies []time.Duration // a ring once it is full
 	next      int
 	applied   prometheus.Histogram
+	letters   *prometheus.CounterVec
 }
 
 // ops are the operations that are counted, by the names of the metric's label.
 var ops = map[byte]string{OpCreate: "create", OpUpdate: "update", OpDelete: "delete", OpRead: "read", OpTruncate: "truncate"}
+
+// letterEvents are what can become of a dead letter, by the names of the metric's label.
+var letterEvents = []string{LetterRefused, LetterWaiting, "refused_again", "applied", "dropped"}
+
+// letter counts dead letters.
+func (m *Monitor) letter(event string, n int) { m.letters.WithLabelValues(event).Add(float64(n)) }
+
+// parked notes what is parked.
+func (m *Monitor) parked(letters, keys int, oldest time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.status.DeadLetters = ParkedStatus{Letters: letters, Keys: keys}
+	if !oldest.IsZero() {
+		m.status.DeadLetters.Oldest = &oldest
+	}
+}
 
 // keptLatencies is how many batches' latencies a Monitor remembers.
 const keptLatencies = 4096
@@ -58,13 +83,23 @@ func NewMonitor(name string, reg prometheus.Registerer) *Monitor {
 			Name: "tailrace_sink_apply_seconds", Help: "Time that the target took for a batch.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
+		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tailrace_dlq_records_total", Help: "Dead letters, by what became of them: refused, waiting behind a refused one, refused_again, applied, dropped.", ConstLabels: labels,
+		}, []string{"event"}),
+	}
+	for _, event := range letterEvents {
+		m.letters.WithLabelValues(event)
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.applied, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	reg.MustRegister(m.applied, m.letters, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tailrace_sink_lag_seconds", Help: "From the last applied change's commit in the source until it was durable in the target.", ConstLabels: labels,
-	}, func() float64 { return m.Status().Lag }))
+	}, func() float64 { return m.Status().Lag }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tailrace_dlq_parked_records", Help: "Dead letters that are parked now.", ConstLabels: labels,
+	}, func() float64 { return float64(m.Status().DeadLetters.Letters) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tailrace_dlq_parked_keys", Help: "Keys that wait behind a dead letter now.", ConstLabels: labels,
+	}, func() float64 { return float64(m.Status().DeadLetters.Keys) }))
 	for _, op := range ops {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "tailrace_sink_events_total", Help: "Changes applied to the target.",

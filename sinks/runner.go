@@ -32,6 +32,9 @@ type Config struct {
 	Sink    func() (Sink, error) // makes the sink of one run
 	Monitor *Monitor
 	Log     *slog.Logger
+
+	DeadLetters    Policy // of mode Keys; empty: Stop
+	MaxDeadLetters int    // how many letters one member parks before it stops; 0: DefaultMaxDeadLetters
 }
 
 // Group returns the name of the sink's consumer group.
@@ -50,6 +53,12 @@ func (c *Config) validate() error {
 		return stopf(hintProgram, "sink without a broker, registry, target, monitor or log")
 	case c.Mode != "" && c.Mode != Transactions && c.Mode != Keys:
 		return misconfigured("choose transactions or keys", "unknown mode %q of sink %s", c.Mode, c.Name)
+	case c.DeadLetters != "" && c.DeadLetters != Stop && c.DeadLetters != Park:
+		return misconfigured("choose stop or park", "unknown policy %q for the dead letters of sink %s", c.DeadLetters, c.Name)
+	case c.DeadLetters == Park && c.Mode != Keys:
+		return misconfigured("a sink that applies whole transactions stops at a row that is refused: choose mode keys, or leave dead letters out", "sink %s has dead letters in mode transactions", c.Name)
+	case c.MaxDeadLetters < 0:
+		return misconfigured("give a number above 0", "sink %s may park %d dead letters", c.Name, c.MaxDeadLetters)
 	}
 	for _, t := range c.Topics {
 		if !strings.HasPrefix(t, c.Prefix+".") || t == c.EndTopic() {
@@ -58,6 +67,12 @@ func (c *Config) validate() error {
 	}
 	if c.Mode == "" {
 		c.Mode = Transactions
+	}
+	if c.DeadLetters == "" {
+		c.DeadLetters = Stop
+	}
+	if c.MaxDeadLetters == 0 {
+		c.MaxDeadLetters = DefaultMaxDeadLetters
 	}
 	return nil
 }
@@ -181,9 +196,14 @@ func (r *run) take(ctx context.Context, ps []Partition) ([]subscribe.FeedPartiti
 // apply hands a batch to the target and counts it.
 func (r *run) apply(ctx context.Context, b *Batch, transactions int) error {
 	Failpoint("sink-received")
-	b.Schema = r.cfg.Source.Registry.SchemaByID
 	t := tally{transactions: transactions, began: time.Now()}
 	r.count(&t, b)
+	return r.applyCounted(ctx, b, &t)
+}
+
+// applyCounted hands a batch to the target.
+func (r *run) applyCounted(ctx context.Context, b *Batch, t *tally) error {
+	b.Schema = r.cfg.Source.Registry.SchemaByID
 	if err := r.sink.Apply(ctx, b); err != nil {
 		if errors.Is(err, ErrFenced) {
 			return fmt.Errorf("apply changes: %w", err)
@@ -191,7 +211,7 @@ func (r *run) apply(ctx context.Context, b *Batch, transactions int) error {
 		return err
 	}
 	t.durable = time.Now()
-	r.cfg.Monitor.add(&t)
+	r.cfg.Monitor.add(t)
 	return nil
 }
 

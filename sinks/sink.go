@@ -41,7 +41,8 @@ const (
 )
 
 // Sink is one target. Its methods are called from one goroutine; a Sink serves one run,
-// and after an error of Apply only Close is called.
+// and after an error of Apply only Close is called, unless the batch is Divisible and the
+// error is about a row.
 type Sink interface {
 	// Take makes this run the owner of the partitions: it raises the fence that the
 	// target keeps for each, so that whatever an earlier owner still tries writes nothing,
@@ -65,6 +66,11 @@ type Batch struct {
 	// More says that the last source transaction of b is not complete: nothing of b may be
 	// visible before the rest, which comes with the next batches, is durable too.
 	More bool
+	// Divisible says that the caller parks what the target refuses. If Apply fails because of
+	// a row, it leaves nothing of b, returns a *Refused or, if it cannot name the row, an
+	// error with a method OfRow() bool that is true, and is called again: with parts of b.
+	// So it need not find the row at any cost.
+	Divisible bool
 	// Schema returns the text of a schema of the registry, by its id; what was asked for
 	// once costs nothing. Nil: nobody can tell.
 	Schema func(ctx context.Context, id int32) (string, error)

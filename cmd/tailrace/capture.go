@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 )
 
@@ -88,7 +89,7 @@ func (c *cli) statusBackfills(cmd *cobra.Command, s *httpapi.Status) error {
 
 // refuse writes an answer to a check that failed.
 func (c *cli) refuse(cmd *cobra.Command, result any, err error) error {
-	f := c.describe(err, 4)
+	f := c.describe(err, app.ExitCode(err))
 	if werr := c.writeJSON(envelope{commandName(cmd), false, f.Message, result, f}); werr != nil {
 		return werr
 	}
@@ -191,15 +192,19 @@ func statusTable(s *httpapi.Status) table {
 
 // sinkTable is what a status says of sinks, as lines and columns.
 func sinkTable(s *httpapi.Status) table {
-	t := table{head: []string{"SINK", "STATE", "SINCE", "RESTARTS", "FROM", "LAG", "CHANGES", "TRANSACTIONS"}}
+	t := table{head: []string{"SINK", "STATE", "SINCE", "RESTARTS", "FROM", "LAG", "CHANGES", "TRANSACTIONS", "DEAD LETTERS"}}
 	for _, one := range s.Sinks {
 		var changes uint64
 		for _, n := range one.Events {
 			changes += n
 		}
+		parked := "-"
+		if d := one.DeadLetters; d != nil {
+			parked = strconv.Itoa(d.Letters)
+		}
 		t.rows = append(t.rows, []string{
 			one.Name, string(one.State), one.Since.UTC().Format(time.RFC3339), strconv.Itoa(one.Restarts), one.From,
-			strconv.FormatFloat(one.Lag, 'f', 1, 64) + "s", strconv.FormatUint(changes, 10), strconv.FormatUint(one.Transactions, 10),
+			strconv.FormatFloat(one.Lag, 'f', 1, 64) + "s", strconv.FormatUint(changes, 10), strconv.FormatUint(one.Transactions, 10), parked,
 		})
 	}
 	return t

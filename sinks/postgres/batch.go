@@ -25,11 +25,13 @@ type applier struct {
 	active    []*plan  // those with entries
 	truncates []string // tables to be emptied, quoted, together: they may reference each other
 	moved     map[*sinks.Change]bool
+	at        *sinks.Change // in series: the one that is being written
 }
 
 // apply writes all changes.
 func (a *applier) apply(ctx context.Context, changes []*sinks.Change) error {
 	for i, c := range changes {
+		a.at = c
 		if err := a.add(ctx, changes, i); err != nil {
 			return err
 		}
@@ -97,7 +99,7 @@ func body(key []byte) []byte { return key[min(len(key), schemas.FrameSize):] }
 
 // put notes what a row is now.
 func (a *applier) put(p *plan, c *sinks.Change) error {
-	if err := a.s.rows.Decode(c); err != nil {
+	if err := a.s.decode(c); err != nil {
 		return err
 	}
 	after := a.s.rows.After()
@@ -115,7 +117,7 @@ func (a *applier) put(p *plan, c *sinks.Change) error {
 			return errOrder
 		}
 		if c.Op != sinks.OpUpdate && !a.moved[c] {
-			return stop("apply whole transactions (mode transactions), or ALTER TABLE … REPLICA IDENTITY FULL in the source",
+			return ofRow("apply whole transactions (mode transactions), or ALTER TABLE … REPLICA IDENTITY FULL in the source",
 				"write to %s: a row whose key was changed has unchanged columns, and its old row is not known", p.quoted)
 		}
 	}
@@ -127,7 +129,7 @@ func (a *applier) put(p *plan, c *sinks.Change) error {
 func (a *applier) delete(p *plan, c *sinks.Change) error {
 	key, err := a.s.rows.Key(c)
 	if err != nil {
-		return err
+		return undecodable(err)
 	}
 	from := len(p.text)
 	text, err := p.appendKey(p.text, &a.s.scratch, key)
@@ -147,7 +149,7 @@ func (a *applier) move(ctx context.Context, p *plan, changes []*sinks.Change, i 
 		if c.Op != sinks.OpCreate || c.OldKey == nil || c.Table != gone.Table || c.Mark.Pos != gone.Mark.Pos || c.Mark.Row != gone.Mark.Row+2 {
 			continue
 		}
-		if err := a.s.rows.Decode(c); err != nil {
+		if err := a.s.decode(c); err != nil {
 			return false, err
 		}
 		from := len(p.text)
@@ -170,7 +172,7 @@ func (a *applier) changeKey(ctx context.Context, p *plan, old, now *sinks.Change
 	for _, c := range []*sinks.Change{now, old} {
 		key, err := a.s.rows.Key(c)
 		if err != nil {
-			return err
+			return undecodable(err)
 		}
 		line, err := p.appendKey(nil, &a.s.scratch, key)
 		if err != nil {
@@ -195,13 +197,13 @@ func (a *applier) changeKey(ctx context.Context, p *plan, old, now *sinks.Change
 // keyless writes a change of a table without a key: rows are added, and one that looks
 // like the old one is deleted.
 func (a *applier) keyless(ctx context.Context, p *plan, c *sinks.Change) error {
-	if err := a.s.rows.Decode(c); err != nil {
+	if err := a.s.decode(c); err != nil {
 		return err
 	}
 	if c.Op == sinks.OpUpdate || c.Op == sinks.OpDelete {
 		before := a.s.rows.Before()
 		if !before.Present() {
-			return stop("ALTER TABLE … REPLICA IDENTITY FULL in the source, or give the table a key", "write to %s: a change of a table without a key does not say what the row was", p.quoted)
+			return ofRow("ALTER TABLE … REPLICA IDENTITY FULL in the source, or give the table a key", "write to %s: a change of a table without a key does not say what the row was", p.quoted)
 		}
 		if err := a.flush(ctx); err != nil {
 			return err
@@ -219,7 +221,7 @@ func (a *applier) keyless(ctx context.Context, p *plan, c *sinks.Change) error {
 		return err
 	}
 	if partial {
-		return stop("ALTER TABLE … REPLICA IDENTITY FULL in the source", "write to %s: a row of a table without a key has unchanged columns", p.quoted)
+		return ofRow("ALTER TABLE … REPLICA IDENTITY FULL in the source", "write to %s: a row of a table without a key has unchanged columns", p.quoted)
 	}
 	p.entries = append(p.entries, entry{line: span{from, len(p.text)}})
 	return nil
@@ -244,7 +246,7 @@ func (a *applier) deleteWhole(ctx context.Context, p *plan, before sinks.Row) er
 		return err
 	}
 	if tag.RowsAffected() != 1 {
-		return stop("give the table a key in the source, then fill the target from the beginning with a sink of another name",
+		return ofRow("give the table a key in the source, then fill the target from the beginning with a sink of another name",
 			"write to %s: the row that was changed is not in the target", p.quoted)
 	}
 	return nil

@@ -40,12 +40,39 @@ func (e *Error) Hint() string { return e.hint }
 // 3 for its environment (the server, its privileges), 1 for all else.
 func (e *Error) Code() int { return e.code }
 
+// Cause is the SQLSTATE, "" if the server was not asked.
+func (e *Error) Cause() string { return sqlState(e.err) }
+
 // Environment says that Code is 3.
 func (e *Error) Environment() bool { return e.code == codeEnvironment }
 
 // stop is a fatal error of the data.
 func stop(hint, format string, args ...any) error {
 	return &Error{fmt.Errorf(format, args...), hint, true, codeRuntime}
+}
+
+// ofRow is a fatal error of one row.
+func ofRow(hint, format string, args ...any) error {
+	return rowError{&Error{fmt.Errorf(format, args...), hint, true, codeRuntime}}
+}
+
+// rowError is about a row, and not about the table or the server: without that row the
+// batch could be written.
+type rowError struct{ what *Error }
+
+// Error implements error.
+func (e rowError) Error() string { return e.what.Error() }
+
+// Unwrap gives what allows and says all else.
+func (e rowError) Unwrap() error { return e.what }
+
+// OfRow tells it from others.
+func (rowError) OfRow() bool { return true }
+
+// isOfRow says whether an error is about a row.
+func isOfRow(err error) bool {
+	var e rowError
+	return errors.As(err, &e)
 }
 
 // misconfigured is a fatal error of what the configuration says.
@@ -74,6 +101,7 @@ const (
 	stateDatatype        = "42804"
 	stateUndefinedColumn = "42703"
 	stateUndefinedTable  = "42P01"
+	stateTooLarge        = "54000"
 	stateDiskFull        = "53100"
 	stateLockTimeout     = "55P03"
 	stateTooMany         = "53300"
@@ -149,17 +177,21 @@ func writeError(user, table string, err error) error {
 	case pg.Code == stateDiskFull, strings.HasPrefix(pg.Code, "53"), pg.Code == "58030":
 		return &Error{wrapped, "the target has no room left (disk, memory or connections); nothing is lost, the batch is tried again", false, codeEnvironment}
 	case pg.Code == stateUniqueViolation:
-		return &Error{wrapped, "the target has a unique constraint that the source's rows do not keep: drop constraint " + quoteIdent(pg.ConstraintName) + ", or remove the row that stands in the way", true, codeRuntime}
+		return rowError{&Error{wrapped, "the target has a unique constraint that the source's rows do not keep: drop constraint " + quoteIdent(pg.ConstraintName) + ", or remove the row that stands in the way", true, codeRuntime}}
 	case pg.Code == stateForeignKey:
-		return &Error{wrapped, "capture the referenced table too, or drop the target's constraint " + quoteIdent(pg.ConstraintName) + ", or make it DEFERRABLE INITIALLY DEFERRED", true, codeRuntime}
+		return rowError{&Error{wrapped, "capture the referenced table too, or drop the target's constraint " + quoteIdent(pg.ConstraintName) + ", or make it DEFERRABLE INITIALLY DEFERRED", true, codeRuntime}}
 	case pg.Code == stateNotNull:
-		return &Error{wrapped, "the target's column must allow null or have a default: ALTER TABLE " + table + " ALTER COLUMN " + quoteIdent(column) + " DROP NOT NULL;", true, codeRuntime}
+		return rowError{&Error{wrapped, "the target's column must allow null or have a default: ALTER TABLE " + table + " ALTER COLUMN " + quoteIdent(column) + " DROP NOT NULL;", true, codeRuntime}}
 	case strings.HasPrefix(pg.Code, "23"):
-		return &Error{wrapped, "the target has a constraint that the source's rows do not keep: " + quoteIdent(pg.ConstraintName), true, codeRuntime}
-	case strings.HasPrefix(pg.Code, "22"), pg.Code == stateDatatype:
+		return rowError{&Error{wrapped, "the target has a constraint that the source's rows do not keep: " + quoteIdent(pg.ConstraintName), true, codeRuntime}}
+	case strings.HasPrefix(pg.Code, "22"):
+		return rowError{&Error{wrapped, typeHint(table, column), true, codeRuntime}}
+	case pg.Code == stateDatatype:
 		return &Error{wrapped, typeHint(table, column), true, codeRuntime}
+	case pg.Code == stateTooLarge:
+		return rowError{&Error{wrapped, "the row has a value that is too large for the target, as for an index: drop the index, or shorten the value in the source", true, codeRuntime}}
 	case strings.HasPrefix(pg.Code, "P0"):
-		return &Error{wrapped, "a trigger of the target refused the row; change or disable it", true, codeRuntime}
+		return rowError{&Error{wrapped, "a trigger of the target refused the row; change or disable it", true, codeRuntime}}
 	case pg.Code == stateNoSuchFeature:
 		return &Error{wrapped, "the target cannot do this to this table; see the message", true, codeRuntime}
 	}

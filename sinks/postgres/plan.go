@@ -23,6 +23,7 @@ type plan struct {
 	columns []planColumn
 	key     []int // indexes into columns, in key order
 	rank    int   // tables with a lower one are referenced by those with a higher one
+	durable bool  // it was made before this transaction, which may have made its table
 
 	segment
 }
@@ -53,16 +54,30 @@ func (s *Sink) planOf(ctx context.Context, c *sinks.Change) (*plan, error) {
 	if p := s.plans[c.Table]; p != nil {
 		return p, nil
 	}
-	if err := s.rows.Decode(c); err != nil {
+	if err := s.decode(c); err != nil {
 		return nil, err
 	}
 	schema, name := s.place(string(s.rows.SourceSchema()), string(s.rows.SourceTable()))
 	p, err := s.newPlan(ctx, c.Table, schema, name)
 	if err != nil {
+		if sqlState(err) == stateUniqueViolation { // of the catalog
+			return nil, &Error{fmt.Errorf("make table %s: %w", quoteTable(schema, name), err), "another member makes it at the same time; it is tried again", false, codeEnvironment}
+		}
 		return nil, writeError(s.user(), quoteTable(schema, name), err)
 	}
 	s.plans[c.Table] = p
 	return p, s.rankPlans(ctx)
+}
+
+// decode decodes a change's row.
+func (s *Sink) decode(c *sinks.Change) error { return undecodable(s.rows.Decode(c)) }
+
+// undecodable is the error of a record that cannot be decoded; nil for none.
+func undecodable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return ofRow("the record is not what its schema says: look at it with `tailrace topic tail`", "%w", err)
 }
 
 func (s *Sink) newPlan(ctx context.Context, t *sinks.Table, schema, name string) (*plan, error) {
@@ -192,7 +207,7 @@ func (p *plan) valueError(pc *planColumn, err error) error {
 	if errors.As(err, &h) && h.Hint() != "" {
 		hint = h.Hint()
 	}
-	return stop(hint, "write to %s, column %s: %w", p.quoted, pc.quoted, err)
+	return ofRow(hint, "write to %s, column %s: %w", p.quoted, pc.quoted, err)
 }
 
 // rankPlans orders the plans' tables by the target's foreign keys. In a circle the order is

@@ -18,6 +18,8 @@ type segment struct {
 	fold
 	stage    string // the temporary table with the plan's columns; empty: not made yet
 	keyStage string // the one with the key's
+	kept     bool   // stage was there before this transaction
+	keyKept  bool   // keyStage
 	dirty    bool   // stage has rows of this transaction
 	keyDirty bool
 	prepared map[string]string // statement text → name
@@ -209,7 +211,7 @@ func (w writer) update(ctx context.Context, mask string, spans []span) error {
 	order = append(append(order, set...), p.key...)
 	for _, k := range p.key {
 		if mask[k] != 0 {
-			return stop("ALTER TABLE … REPLICA IDENTITY FULL in the source, then read the table anew", "write to %s: the log does not hold the key of a row", p.quoted)
+			return ofRow("ALTER TABLE … REPLICA IDENTITY FULL in the source, then read the table anew", "write to %s: the log does not hold the key of a row", p.quoted)
 		}
 	}
 	if len(spans) < bulkRows {
@@ -253,7 +255,7 @@ func (p *plan) met(found, want int64) error {
 	if found == want {
 		return nil
 	}
-	return stop("ALTER TABLE … REPLICA IDENTITY FULL in the source, then fill the target from the beginning with a sink of another name",
+	return ofRow("ALTER TABLE … REPLICA IDENTITY FULL in the source, then fill the target from the beginning with a sink of another name",
 		"write to %s: %d of %d rows of which columns are unchanged are not in the target", p.quoted, want-found, want)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -99,6 +100,10 @@ func (s *Sink) positionError(err error) error {
 	return writeError(s.user(), `tailrace."position"`, err)
 }
 
+// seriesMost is up to how many changes of a batch that can be divided are written one by one,
+// which names the row that is refused; larger ones are halved before.
+const seriesMost = 32
+
 // Apply writes a batch and its positions in one transaction; see sinks.Sink.
 func (s *Sink) Apply(ctx context.Context, b *sinks.Batch) error {
 	s.schema = b.Schema
@@ -106,17 +111,55 @@ func (s *Sink) Apply(ctx context.Context, b *sinks.Batch) error {
 	if err := s.begin(ctx, b); err != nil {
 		return err
 	}
-	err := (&applier{s: s}).apply(ctx, b.Changes)
-	if errors.Is(err, errOrder) || refused(err) {
-		err = s.inSeries(ctx, b, err)
+	a := &applier{s: s}
+	err := a.apply(ctx, b.Changes)
+	if errors.Is(err, errOrder) || refused(err) && (!b.Divisible || len(b.Changes) <= seriesMost) {
+		a, err = s.inSeries(ctx, b, err)
 	}
-	if err != nil {
-		return err
+	if err == nil && !b.More {
+		a.at, err = nil, s.commit(ctx)
 	}
-	if b.More {
-		return nil
+	if b.Divisible && isOfRow(err) {
+		return s.giveBack(ctx, b, a, err)
 	}
-	return s.commit(ctx)
+	return err
+}
+
+// giveBack undoes a batch with a row that is refused, and names the row if it is known.
+func (s *Sink) giveBack(ctx context.Context, b *sinks.Batch, a *applier, why error) error {
+	if err := s.exec(ctx, "rollback"); err != nil {
+		return fmt.Errorf("undo: %w", err)
+	}
+	s.open = false
+	s.forget()
+	at := a.at
+	if !a.series {
+		at = nil
+	}
+	if len(b.Changes) == 1 {
+		at = b.Changes[0]
+	}
+	if at == nil {
+		return why
+	}
+	var h interface{ Hint() string }
+	errors.As(why, &h)
+	return &sinks.Refused{Change: at, Err: why, Advice: h.Hint()}
+}
+
+// forget lets go of plans and temporary tables that were made in what was undone.
+func (s *Sink) forget() {
+	maps.DeleteFunc(s.plans, func(_ *sinks.Table, p *plan) bool { return !p.durable })
+	for _, p := range s.plans {
+		if !p.kept {
+			p.stage = ""
+		}
+		if !p.keyKept {
+			p.keyStage = ""
+		}
+		p.dirty, p.keyDirty = true, true // of an earlier piece, if the transaction goes on
+		p.fold.reset()
+	}
 }
 
 // fill notes the partitions of which b has rows.
@@ -159,13 +202,14 @@ func (s *Sink) begin(ctx context.Context, b *sinks.Batch) error {
 
 // inSeries undoes what was written of b and writes it change by change, in the source's
 // order, which a constraint or a changed key needs.
-func (s *Sink) inSeries(ctx context.Context, b *sinks.Batch, why error) error {
+func (s *Sink) inSeries(ctx context.Context, b *sinks.Batch, why error) (*applier, error) {
+	a := &applier{s: s, series: true}
 	if err := s.exec(ctx, "rollback to savepoint folded"); err != nil {
-		return fmt.Errorf("undo: %w", err)
+		return a, fmt.Errorf("undo: %w", err)
 	}
-	s.plans = make(map[*sinks.Table]*plan) // their tables may be gone again
+	s.forget()
 	s.cfg.Log.Debug("applies a batch change by change", "sink", s.cfg.Name, "changes", len(b.Changes), "why", why)
-	return (&applier{s: s, series: true}).apply(ctx, b.Changes)
+	return a, a.apply(ctx, b.Changes)
 }
 
 func (s *Sink) commit(ctx context.Context) error {
@@ -177,6 +221,7 @@ func (s *Sink) commit(ctx context.Context) error {
 	s.open = false
 	for _, p := range s.plans {
 		p.dirty, p.keyDirty = false, false
+		p.durable, p.kept, p.keyKept = true, p.stage != "", p.keyStage != ""
 	}
 	for p := range s.filled {
 		h := s.taken[p]

@@ -70,10 +70,21 @@ func readTable(tb testing.TB, conn *pgx.Conn, table string) []string {
 
 func TestConformance(t *testing.T) {
 	pg := testenv.SharedPostgres(t)
+	var db string
 	sinktest.Run(t, sinktest.Target{
 		Source: source,
+		Refuse: func(tb testing.TB, refuse bool) {
+			sql := "alter table items drop constraint poison"
+			if refuse {
+				sql = fmt.Sprintf("alter table items add constraint poison check (v <> %d)", sinktest.Poison)
+			}
+			if err := pg.Exec(context.Background(), db, sql); err != nil {
+				tb.Fatal(err)
+			}
+		},
 		New: func(tb testing.TB, _ subscribe.Config) (func(string) (sinks.Sink, error), func(testing.TB, string) []string) {
-			db := pg.CreateDatabase(tb)
+			db = pg.CreateDatabase(tb)
+			db := db
 			conn := pg.Connect(tb, db)
 			return func(name string) (sinks.Sink, error) {
 				return New(Config{Name: name, URL: pg.AdminURL(db), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})

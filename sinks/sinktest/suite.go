@@ -26,7 +26,13 @@ type Target struct {
 	// delivers at least once. Its target is one that knows a change when it comes again. What
 	// only a target with transactions can do is not asked of it.
 	ByKey bool
+	// Refuse has the target that New made last refuse rows of table items whose v is Poison,
+	// or take them again.
+	Refuse func(tb testing.TB, refuse bool)
 }
+
+// Poison is the value of v that Target.Refuse is about.
+const Poison = 666
 
 // demand is what a case asks of a target.
 type demand uint8
@@ -70,6 +76,11 @@ func Run(t *testing.T, target Target) {
 		{"fence after delivery", ofNoTransactions, testFenceLate},
 		{"pieces", ofTransactions, testPieces},
 		{"recreated topic", ofAll, testRecreated},
+		{"dead letters", ofAll, testDeadLetters},
+		{"dead letters of key changes", ofAll, testDeadKeyChange},
+		{"dead letters and TRUNCATE", ofAll, testDeadTruncate},
+		{"dropped dead letters", ofAll, testDeadDrop},
+		{"too many dead letters", ofAll, testDeadTooMany},
 	} {
 		if c.of == other {
 			continue
@@ -78,6 +89,7 @@ func Run(t *testing.T, target Target) {
 			f := &fixture{T: t, source: target.Source(t), mode: mode}
 			f.Writer = NewWriter(t, f.source, fmt.Sprintf("shop%d", time.Now().UnixNano()))
 			f.sink, f.read = target.New(t, f.source)
+			f.refuse = func(refuse bool) { target.Refuse(t, refuse) }
 			c.test(f)
 		})
 	}
@@ -90,6 +102,7 @@ type fixture struct {
 	mode   sinks.Mode // in which the target's sinks run
 	sink   func(string) (sinks.Sink, error)
 	read   func(testing.TB, string) []string
+	refuse func(bool)
 }
 
 // items is a table with a key, a value and a text that may be left out.
@@ -145,7 +158,7 @@ func (f *fixture) start(cfg sinks.Config) (stop, ended func() error) {
 // want waits until a table reads so.
 func (f *fixture) want(table string, rows ...string) {
 	f.T.Helper()
-	slices.Sort(rows)
+	rows = slices.Sorted(slices.Values(rows))
 	var got []string
 	for deadline := time.Now().Add(waitTime); time.Now().Before(deadline); {
 		if got = f.read(f.T, table); slices.Equal(got, rows) {

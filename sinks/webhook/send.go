@@ -98,6 +98,9 @@ type refusal struct{ status int }
 
 func (e *refusal) Error() string { return "the target answered " + statusText(e.status) }
 
+// Cause is the status, for a dead letter.
+func (e *refusal) Cause() string { return strconv.Itoa(e.status) }
+
 // failure is an attempt after which the next may succeed.
 type failure struct {
 	why   string

@@ -23,6 +23,7 @@ type receiver struct {
 	mu     sync.Mutex
 	met    map[string]bool
 	tables map[string]*receivedTable
+	refuse bool // rows of items with sinktest.Poison
 	failed error
 }
 
@@ -42,6 +43,10 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.refuse && bytes.Contains(body, fmt.Appendf(nil, `"v":%d`, sinktest.Poison)) {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		return
+	}
 	if id := req.Header.Get("ce-id"); id == req.Header.Get("webhook-id") && !r.met[id] {
 		r.met[id] = true
 		if err := r.take(body); err != nil {
@@ -136,11 +141,18 @@ func textOf(value json.RawMessage) string {
 }
 
 func TestConformance(t *testing.T) {
+	var last *receiver
 	sinktest.Run(t, sinktest.Target{
 		ByKey:  true,
 		Source: source,
+		Refuse: func(_ testing.TB, refuse bool) {
+			last.mu.Lock()
+			defer last.mu.Unlock()
+			last.refuse = refuse
+		},
 		New: func(tb testing.TB, from subscribe.Config) (func(string) (sinks.Sink, error), func(testing.TB, string) []string) {
 			r := newReceiver()
+			last = r
 			server := httptest.NewServer(r)
 			tb.Cleanup(server.Close)
 			return func(name string) (sinks.Sink, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/tailrace/tailrace/stream"
 )
@@ -19,8 +18,7 @@ type partition struct {
 	options stream.FetchOptions
 	seq     sequence
 	heads   headers
-	table   *Table // of the last record, and its ids
-	ids     ids
+	known   identifier
 	batch   *Batch // being filled
 
 	room chan struct{} // the queue has room again
@@ -43,6 +41,7 @@ func newPartition(f *Feed, from FeedPartition, share int64) *partition {
 		feed: f, id: from.Partition, from: from,
 		options: stream.FetchOptions{MaxBytes: int32(size), MaxWait: f.cfg.MaxWait},
 		seq:     sequence{last: from.From},
+		known:   identifier{tables: f.tables, log: f.cfg.Log},
 		room:    make(chan struct{}, 1),
 	}
 }
@@ -154,7 +153,7 @@ func (p *partition) add(ctx context.Context, r *stream.Record) error {
 		Partition: p.id, Offset: r.Offset, Timestamp: r.Timestamp, Mark: h.mark, Repeated: v == repeated, before: p.seq.last,
 		Key: p.batch.copy(r.Key), Value: p.batch.copy(r.Value), OldKey: p.batch.copy(h.oldKey), NewKey: p.batch.copy(h.newKey),
 	}
-	if err := p.identify(ctx, &c); err != nil {
+	if err := p.known.identify(ctx, &c, p.heads.rest); err != nil {
 		return fmt.Errorf("read topic %s partition %d: record at offset %d: %w", p.id.Topic, p.id.Number, r.Offset, err)
 	}
 	p.seq.take(r.Offset, &h.mark, v)
@@ -181,61 +180,6 @@ func (p *partition) judge(ctx context.Context, offset int64) (verdict, error) {
 		return v, &OrderError{Partition: p.id, Offset: offset, Before: p.seq.last, Mark: h.mark}
 	}
 	return v, nil
-}
-
-// identify finds out what a change is, and its table.
-func (p *partition) identify(ctx context.Context, c *Change) (err error) {
-	switch {
-	case c.Mark.Flags&stream.FlagEnd != 0:
-		c.Op = OpEnd
-		c.End, err = stream.ParseEndParts(p.heads.rest)
-		return err
-	case c.Value == nil:
-		c.Op = OpTombstone
-		return nil
-	}
-	var id ids
-	var body []byte
-	if id.value, body, err = frameID(c.Value); err != nil {
-		return fmt.Errorf("value: %w", err)
-	}
-	if c.Key != nil {
-		if id.key, _, err = frameID(c.Key); err != nil {
-			return fmt.Errorf("key: %w", err)
-		}
-	}
-	if p.table == nil || p.ids != id {
-		if p.table, err = p.find(ctx, id); err != nil {
-			return err
-		}
-		p.ids = id
-	}
-	c.Table = p.table
-	c.Op, err = c.Table.value.EnvelopeOp(body)
-	return err
-}
-
-// find finds a table, waiting for two minutes if the registry is away.
-func (p *partition) find(ctx context.Context, id ids) (*Table, error) {
-	const first, most, patience = 50 * time.Millisecond, 5 * time.Second, 2 * time.Minute
-	since := time.Now()
-	for pause := first; ; pause = min(2*pause, most) {
-		t, err := p.feed.tables.find(ctx, id)
-		var e *SchemaError
-		if err == nil || !errors.As(err, &e) || e.temporary() == nil || time.Since(since) > patience {
-			return t, err
-		}
-		if pause == first {
-			p.feed.cfg.Log.Warn("the registry does not answer; reading waits for it", "schema", e.ID, "error", e.Err)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, fmt.Errorf("%w (before: %v)", context.Cause(ctx), err)
-		}
-	}
 }
 
 // push hands the batch over as soon as the one before it was taken.

@@ -43,6 +43,9 @@ func (a *app) newTarget(c *config.Sink) *target {
 				Sink:    sink,
 				Monitor: t.monitor,
 				Log:     log,
+
+				DeadLetters:    sinks.Policy(c.DeadLetters),
+				MaxDeadLetters: c.MaxDeadLetters,
 			})
 		},
 	}
@@ -88,6 +91,9 @@ func (t *target) status() httpapi.Sink {
 		Name: t.cfg.Name, From: t.prefix,
 		State: snap.state, Since: snap.since, Restarts: snap.restarts, RetryAt: snap.retryAt,
 		Lag: seen.Lag, LastEvent: seen.LastEvent, Events: seen.Events, Transactions: seen.Transactions, Error: snap.problem(),
+	}
+	if seen.DeadLetters.Letters > 0 || t.cfg.DeadLetters == string(sinks.Park) {
+		out.DeadLetters = &seen.DeadLetters
 	}
 	if snap.state == httpapi.Running {
 		out.State, out.Since = httpapi.State(seen.Phase), seen.Since

@@ -173,6 +173,9 @@ type Sink struct {
 	Postgres *Target  `yaml:"postgres" jsonschema_description:"The PostgreSQL database that changes are applied to."`
 	Webhook  *Webhook `yaml:"webhook" jsonschema_description:"The HTTP address that changes are delivered to, as CloudEvents."`
 	Mode     string   `yaml:"mode" jsonschema:"enum=transactions,enum=keys" jsonschema_description:"What is kept together: whole source transactions, or only the order of each key, with many processes sharing the work. Default: transactions; of a webhook keys, which is all that it can."`
+
+	DeadLetters    string `yaml:"dead_letters" jsonschema:"enum=stop,enum=park" jsonschema_description:"Mode keys: what becomes of a change that the target refuses. stop: the sink stops. park: the change becomes a dead letter, later changes of its key wait behind it, and all else goes on. Default: stop."`
+	MaxDeadLetters int    `yaml:"max_dead_letters" jsonschema:"minimum=1" jsonschema_description:"How many letters one process parks before the sink stops. Default: 10000."`
 }
 
 // Target is a PostgreSQL database that changes are applied to.
@@ -258,6 +261,8 @@ func (c *Capture) fill(embedded bool) {
 
 // fill sets what the file left out of one sink.
 func (s *Sink) fill() {
+	s.DeadLetters = or(s.DeadLetters, string(sinks.Stop))
+	s.MaxDeadLetters = or(s.MaxDeadLetters, sinks.DefaultMaxDeadLetters)
 	w := s.Webhook
 	if w == nil {
 		s.Mode = or(s.Mode, string(sinks.Transactions))

@@ -39,6 +39,17 @@ func (v *validator) sink(path string, s *Sink) {
 	default:
 		v.missing(path+".postgres", "say where changes go: postgres or webhook")
 	}
+	v.deadLetters(path, s)
+}
+
+// deadLetters checks what becomes of changes that are refused.
+func (v *validator) deadLetters(path string, s *Sink) {
+	if s.DeadLetters == string(sinks.Park) && s.Mode == string(sinks.Transactions) {
+		v.report(CodeConflict, path+".dead_letters", path+" parks dead letters, but applies whole transactions, of which it cannot leave a row out", "choose mode: keys, or dead_letters: stop")
+	}
+	if s.MaxDeadLetters < 1 {
+		v.report(CodeInvalidValue, path+".max_dead_letters", path+".max_dead_letters is below 1", "leave it out, or give how many letters may be parked")
+	}
 }
 
 // target checks a PostgreSQL database that is written to.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tailrace/tailrace/capture"
+	"github.com/tailrace/tailrace/sinks"
 )
 
 // Status is the answer of /status.
@@ -76,7 +77,9 @@ type Sink struct {
 	LastEvent    *time.Time        `json:"last_event,omitempty"` // commit time of the last applied change
 	Events       map[string]uint64 `json:"events"`               // changes applied since the process began, by operation
 	Transactions uint64            `json:"transactions"`         // whole source transactions applied since
-	Error        *Problem          `json:"error,omitempty"`
+
+	DeadLetters *sinks.ParkedStatus `json:"dead_letters,omitempty"` // of the partitions that this process owns
+	Error       *Problem            `json:"error,omitempty"`
 }
 
 // Problem is an error as a person should see it.
