@@ -22,14 +22,20 @@ type shop struct {
 
 func newShop(t *testing.T, broker string) *shop {
 	t.Helper()
+	return newShopAt(t, broker, ownRegistry(t), "sinks:\n  - { name: NAME, from: NAME, mode: keys, dead_letters: park, postgres: { url: \"${env:TARGET_URL}\" } }\n")
+}
+
+// newShopAt has the registry and the sinks that it is given.
+func newShopAt(t *testing.T, broker, registry, sinks string) *shop {
+	t.Helper()
 	pg := testenv.SharedPostgres(t)
 	s := &shop{T: t, pg: pg, source: pg.CreateDatabase(t), target: pg.CreateDatabase(t), name: testenv.Unique("dlq")}
 	table := "CREATE TABLE orders (id bigint PRIMARY KEY, v int, note text"
 	sql(t, pg, s.source, table+")")
 	sql(t, pg, s.target, table+", CONSTRAINT mended CHECK (v <> 666))")
 	t.Setenv("TARGET_URL", pg.AdminURL(s.target))
-	s.in = settings{name: s.name, broker: broker, registry: ownRegistry(t), url: pg.AdminURL(s.source),
-		more: fmt.Sprintf("    snapshot: never\nsinks:\n  - { name: %s, from: %s, mode: keys, dead_letters: park, postgres: { url: \"${env:TARGET_URL}\" } }\n", s.name, s.name)}.configure(t)
+	s.in = settings{name: s.name, broker: broker, registry: registry, url: pg.AdminURL(s.source),
+		more: "    snapshot: never\n" + strings.ReplaceAll(sinks, "NAME", s.name)}.configure(t)
 	t.Setenv("PG_URL", s.in.url)
 	return s
 }
