@@ -37,8 +37,10 @@ the capture's state topic, whether it runs or not.`,
 	return cmd
 }
 
-// outcomePatience is how long a command waits for the capture's answer.
-const outcomePatience = 5 * time.Second
+const (
+	outcomePatience = 5 * time.Second // how long a command waits for the capture's answer
+	brokerPatience  = 5 * time.Second // and for a broker that does not answer
+)
 
 // request is what all requests have.
 type request struct {
@@ -197,13 +199,17 @@ type requestAnswer struct {
 
 // request sends a command to a capture and waits for what comes of it.
 func (c *cli) request(cmd *cobra.Command, r *request, req *capture.Command) error {
-	return c.withClient(cmd, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
+	return c.withClientFor(cmd, brokerPatience, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
 		name, err := captureName(cfg, r.capture)
 		if err != nil {
 			return err
 		}
 		req.At, req.By = time.Now().UTC(), whoami()
-		if err := capture.Send(ctx, client, name, req); err != nil {
+		_, err = client.Topic(ctx, capture.CommandTopic(name)) // a producer would be more patient
+		if err == nil {
+			err = capture.Send(ctx, client, name, req)
+		}
+		if err != nil {
 			if errors.Is(err, stream.ErrNoTopic) {
 				return &usageError{fmt.Errorf("capture %q has never run: it has no topic %s", name, capture.CommandTopic(name)),
 					"check the name; a capture makes its topics at its first start"}

@@ -24,7 +24,7 @@ func (c *cli) backfillListCommand() *cobra.Command {
 		Short: "List backfills, the oldest first",
 		Args:  args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withClient(cmd, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
+			return c.withClientFor(cmd, brokerPatience, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
 				name, err := captureName(cfg, r.capture)
 				if err != nil {
 					return err
@@ -63,7 +63,7 @@ With --watch it is shown again and again until nothing is under way.`,
 			if every <= 0 {
 				return usagef(cmd, "--every %s is no time to wait", every)
 			}
-			return c.withClient(cmd, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
+			return c.withClientFor(cmd, brokerPatience, func(ctx context.Context, client *stream.Client, cfg *config.Config) error {
 				name, err := captureName(cfg, r.capture)
 				if err != nil {
 					return err

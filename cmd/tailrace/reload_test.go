@@ -143,7 +143,7 @@ func TestTablesJoinByReload(t *testing.T) {
 	const tables = 10
 	sql(t, pg, db, "CREATE TABLE beat (id bigint PRIMARY KEY, v int)")
 	for i := range tables {
-		sql(t, pg, db, fmt.Sprintf("CREATE TABLE joins%d (id int PRIMARY KEY, v int); INSERT INTO joins%[1]d SELECT i, 0 FROM generate_series(1, 20000) i", i))
+		sql(t, pg, db, fmt.Sprintf("CREATE TABLE joins%d (id int PRIMARY KEY, v int); INSERT INTO joins%[1]d SELECT i, 0 FROM generate_series(1, 6000) i", i))
 	}
 	s := settings{name: testenv.Unique("join"), broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(db), postgres: `, tables: ["public.beat"]`}
 	p := s.configure(t).start(t)
@@ -166,7 +166,7 @@ func TestTablesJoinByReload(t *testing.T) {
 	}
 	took := time.Since(began)
 	n, longest := b.end(p)
-	t.Logf("%d tables of 20000 rows joined in %s; %d beats meanwhile, the longest from its commit to a reader %s", tables, took.Round(time.Millisecond), n, longest)
+	t.Logf("%d tables of 6000 rows joined in %s; %d beats meanwhile, the longest from its commit to a reader %s", tables, took.Round(time.Millisecond), n, longest)
 	if longest > time.Second {
 		t.Errorf("a beat came %s after its commit", longest)
 	}

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -82,11 +82,22 @@ func topicLines(ctx context.Context, client *stream.Client, all bool) ([]topicLi
 // withClient calls fn with a client of the configured broker, until it ends or a signal
 // comes.
 func (c *cli) withClient(cmd *cobra.Command, fn func(context.Context, *stream.Client, *config.Config) error) error {
+	return c.withClientFor(cmd, 0, fn)
+}
+
+// withClientFor is withClient with a client that tries for so long to reach the broker; 0: as
+// long as others do.
+func (c *cli) withClientFor(cmd *cobra.Command, patience time.Duration, fn func(context.Context, *stream.Client, *config.Config) error) error {
 	cfg, err := c.loadOrFlags(cmd)
 	if err != nil {
 		return err
 	}
-	client, err := app.NewClient(cfg.Broker, slog.New(slog.DiscardHandler))
+	settings, err := app.ClientConfig(cfg.Broker)
+	if err != nil {
+		return err
+	}
+	settings.Timeout = patience
+	client, err := stream.NewClient(settings)
 	if err != nil {
 		return err
 	}
