@@ -186,10 +186,16 @@ func values(r *pgconn.Result) ([]string, error) {
 	return texts, nil
 }
 
-// runningHere lists the transactions in progress, by their 64-bit ids, but for those of
-// other databases, which the log never shows.
-const runningHere = `SELECT coalesce(array_agg(x.xid8::text), '{}') FROM
-	(SELECT s AS xid8, s::xid AS xid FROM pg_snapshot_xip(pg_current_snapshot()) s) x
+// runningHere lists the transactions in progress, by their 32-bit ids, but for those of other
+// databases, which the log never shows. A snapshot alone does not: its xmax is behind the last
+// transaction that has ended, and those in progress from there on are not among its xip. Where
+// commits wait for a standby that can be all of them. Source: GetSnapshotData in PostgreSQL's
+// storage/ipc/procarray.c.
+const runningHere = `SELECT coalesce(array_agg(x.xid::text), '{}') FROM (
+		SELECT s::xid AS xid FROM pg_snapshot_xip(pg_current_snapshot()) s
+		UNION SELECT backend_xid FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+		UNION SELECT transaction FROM pg_prepared_xacts
+	) x
 	WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.backend_xid = x.xid AND a.datname <> current_database())
 	AND NOT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.transaction = x.xid AND p.database <> current_database())`
 
@@ -199,7 +205,7 @@ func (c *chunkConn) running(ctx context.Context) (xids []uint64, err error) {
 		return nil, fmt.Errorf("list running transactions: %w", err)
 	}
 	for _, t := range texts {
-		x, err := strconv.ParseUint(t, 10, 64)
+		x, err := strconv.ParseUint(t, 10, 32)
 		if err != nil {
 			return nil, fmt.Errorf("list running transactions: %w", err)
 		}
@@ -227,9 +233,6 @@ func (c *chunker) Running(ctx context.Context) (xids []uint64, err error) {
 		xids, err = conn.running(ctx)
 		return err
 	})
-	for i := range xids {
-		xids[i] = uint64(uint32(xids[i]))
-	}
 	return xids, err
 }
 
@@ -306,11 +309,11 @@ func (c *chunkConn) holders(ctx context.Context, xids []uint64) ([]string, error
 		FROM pg_stat_activity WHERE backend_xid::text::int8 = ANY ($1)
 		UNION ALL SELECT format('%s prepared as %L (user %s, since %s)', transaction, gid, owner, prepared)
 		FROM pg_prepared_xacts WHERE transaction::text::int8 = ANY ($1)`
-	low := make([]int64, len(xids))
+	ids := make([]int64, len(xids))
 	for i, x := range xids {
-		low[i] = int64(uint32(x))
+		ids[i] = int64(x)
 	}
-	rows, err := c.sql.Query(ctx, query, low)
+	rows, err := c.sql.Query(ctx, query, ids)
 	if err != nil {
 		return nil, fmt.Errorf("look whose transactions run: %w", err)
 	}

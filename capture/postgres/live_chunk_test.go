@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -380,4 +381,58 @@ func TestLiveChunkPublication(t *testing.T) {
 		_, err := cs.plan("public." + table)
 		wantStop(t, err, words, "")
 	}
+}
+
+// Whatever transaction is in progress is told of, also one that began after the last that has
+// ended, which no snapshot lists; to a user without rights, too.
+func TestLiveRunning(t *testing.T) {
+	for _, version := range []int{14, 15, 16, 17, 18} {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			t.Parallel()
+			testRunning(t, testenv.NewPostgres(t, testenv.PGOptions{Version: version}))
+		})
+	}
+}
+
+func testRunning(t *testing.T, server *testenv.Postgres) {
+	l := newLive(t, server, "CREATE TABLE t (id int PRIMARY KEY)", "CREATE ROLE plain LOGIN PASSWORD 'plain'")
+	at, err := url.Parse(l.cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.User = url.UserPassword("plain", "plain")
+	l.cfg.URL = at.String()
+	c := newChunks(l)
+	begin := func(db string) uint32 { // the last transaction of all, in progress
+		t.Helper()
+		var xid uint32
+		conn := server.Connect(t, db)
+		if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.QueryRow(t.Context(), "SELECT pg_current_xact_id()::xid").Scan(&xid); err != nil {
+			t.Fatal(err)
+		}
+		return xid
+	}
+	other := begin(server.CreateDatabase(t))
+	l.exec("BEGIN", "INSERT INTO t VALUES (1)", "PREPARE TRANSACTION 'two'")
+	var want []uint64
+	var prepared uint32
+	if err := l.sql.QueryRow(t.Context(), "SELECT transaction FROM pg_prepared_xacts").Scan(&prepared); err != nil {
+		t.Fatal(err)
+	}
+	for _, xid := range []uint32{prepared, begin(l.db), begin(l.db)} {
+		want = append(want, uint64(xid))
+		xids, err := c.chunker.Running(t.Context())
+		if err != nil || slices.Contains(xids, uint64(other)) {
+			t.Fatalf("%d, %v; %d is of another database", xids, err, other)
+		}
+		for _, x := range want {
+			if !slices.Contains(xids, x) {
+				t.Errorf("%d run, and not %d", xids, x)
+			}
+		}
+	}
+	l.exec("ROLLBACK PREPARED 'two'")
 }
