@@ -75,8 +75,11 @@ func TestMutantsOfBackfillsAreCaught(t *testing.T) {
 	for _, mutant := range backfillMutants {
 		t.Run(mutant, func(t *testing.T) {
 			o := shortBackfill("embedded", 8)
-			if o.mutant = mutant; mutant == "progress-first" { // seen when the kill comes between the two
+			switch o.mutant = mutant; mutant {
+			case "progress-first": // seen when the kill comes between the two
 				o.failpoint = "chunk-written"
+			case "forget-progress": // when a run reads more than may be in flight
+				o.readRate = 400
 			}
 			r := small(t, o)
 			if r.good() {
