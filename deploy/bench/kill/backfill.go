@@ -67,6 +67,7 @@ func (v *readVerdict) print(w io.Writer) {
 // reads has rows read while the capture is killed.
 type reads struct {
 	initial []judge.Row
+	rate    int     // rows a second of a backfill at most
 	starts  []int64 // of the capture, milliseconds
 	kills   []time.Time
 	client  *stream.Client
@@ -81,12 +82,12 @@ type reads struct {
 }
 
 // fill fills the tables.
-func fill(ctx context.Context, pg *testenv.Postgres, rows int) (*reads, error) {
+func fill(ctx context.Context, pg *testenv.Postgres, rows, rate int) (*reads, error) {
 	if err := workload.Fill(ctx, pg.AdminURL(database), writers, rows); err != nil {
 		return nil, err
 	}
 	initial, err := workload.Rows(ctx, pg.AdminURL(database), prefix)
-	return &reads{initial: initial}, err
+	return &reads{initial: initial, rate: rate}, err
 }
 
 // begin asks for backfills and holds back commits and the log until rest is called.
@@ -98,7 +99,7 @@ func (r *reads) begin(ctx context.Context, p *product.Product, pg *testenv.Postg
 		return err
 	}
 	ctx, r.end = context.WithCancel(ctx)
-	r.work.Go(func() { r.ask(ctx, p) })
+	r.work.Go(func() { r.ask(ctx, p, rand.New(rand.NewPCG(seed, 78))) })
 	r.work.Go(func() { r.note(r.disturb(ctx, pg, rand.New(rand.NewPCG(seed, 77)))) })
 	return nil
 }
@@ -122,8 +123,9 @@ func (r *reads) note(err error) {
 	}
 }
 
-// ask asks for a backfill of each table with a key that has none.
-func (r *reads) ask(ctx context.Context, p *product.Product) {
+// ask asks for a backfill of each table with a key that has none: for slower and faster ones,
+// so that they do not all end at the same time.
+func (r *reads) ask(ctx context.Context, p *product.Product, rng *rand.Rand) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	asked := map[string]time.Time{}
@@ -144,7 +146,8 @@ func (r *reads) ask(ctx context.Context, p *product.Product) {
 				continue
 			}
 			n++
-			c := capture.Command{ID: fmt.Sprintf("again-%d-%s", n, name), Verb: capture.VerbStart, At: time.Now(), Namespace: "public", Name: name}
+			c := capture.Command{ID: fmt.Sprintf("again-%d-%s", n, name), Verb: capture.VerbStart, At: time.Now(), Namespace: "public", Name: name,
+				Rate: r.rate - rng.IntN(r.rate/2)}
 			// The broker may be killed meanwhile; then the next look asks again.
 			if err := capture.Send(ctx, r.client, prefix, &c); err == nil {
 				asked[name] = time.Now()

@@ -105,7 +105,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.broker, "broker", "embedded", "embedded or kafka")
 	f.StringVar(&o.target, "target", "", "apply the changes, too: postgres")
 	f.BoolVar(&o.backfill, "backfill", false, "have rows of the tables read all the while")
-	f.IntVar(&o.rows, "rows", 6000, "with -backfill: rows of each table that stay as they are")
+	f.IntVar(&o.rows, "rows", 4000, "with -backfill: rows of a table that stay as they are, at least")
 	f.IntVar(&o.readRate, "read-rate", 1500, "with -backfill: rows a second that each reads at most")
 	f.IntVar(&o.kills, "kills", 100, "how often to kill the capture")
 	f.IntVar(&o.changes, "changes", 50000, "the least number of changes to make")

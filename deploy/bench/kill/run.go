@@ -96,7 +96,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	}
 	cfg := product.Config{Dir: b.dir, Database: b.pg.AdminURL(database), Prefix: prefix, Partitions: 4, Env: []string{"TAILRACE_MUTANT=" + b.mutant}}
 	if b.backfill {
-		if b.reads, err = fill(ctx, b.pg, b.rows); err != nil {
+		if b.reads, err = fill(ctx, b.pg, b.rows, b.readRate); err != nil {
 			return err
 		}
 		cfg.Snapshot, cfg.Readers, cfg.Rate = "initial", backfillReaders, b.readRate

@@ -20,25 +20,29 @@ func (k *keys) fill() {
 	}
 }
 
-// Fill gives the tables with keys rows: every other row of those that writers change, and in
-// each table about still more that nobody does, which stand between them.
+// Fill gives the tables with keys rows: every other row of those that writers change, and
+// more that nobody does, which stand between them: still in the last table, half as many more
+// in each before it, so that reading one takes longer than reading another.
 func Fill(ctx context.Context, url string, writers, still int) error {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	share := 4 // halves
 	for i := range Tables {
 		t := &Tables[i]
 		if len(t.Key) == 0 || t.Hot {
 			continue
 		}
+		n := still * share / 2 / writers
+		share--
 		var rows [][]any
 		for w := range writers {
 			for i := 0; i < keysPerTable; i += 2 {
 				rows = append(rows, t.filled(w, i))
 			}
-			for i := range still / writers {
+			for i := range n {
 				rows = append(rows, t.filled(w, keysPerTable+i))
 			}
 		}
