@@ -71,6 +71,23 @@ func (p *process) backfill(args ...string) string {
 	return a.Result.Backfill.ID
 }
 
+// failing asks for a backfill that fails, be it at once or a moment later, and returns it.
+func (p *process) failing(args ...string) (failed capture.Backfill) {
+	p.t.Helper()
+	p.t.Setenv("PG_URL", p.url)
+	before := len(p.ask(p.t, 0, "list").Result.Backfills)
+	execute(append([]string{"backfill", "start", "-f", p.file}, args...)...)
+	p.until(fmt.Sprintf("failed: %v", args), func() bool {
+		list := p.ask(p.t, 0, "list").Result.Backfills
+		if len(list) == before {
+			return false
+		}
+		failed = list[len(list)-1]
+		return failed.State == capture.BackfillFailed
+	})
+	return failed
+}
+
 // What is wrong with a request is said clearly, and everything else goes on: the log, the
 // other backfills, and the one that failed once its cause is mended.
 func TestBackfillCommands(t *testing.T) {

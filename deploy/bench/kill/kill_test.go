@@ -44,7 +44,7 @@ func TestNothingIsLostRepeatedOrTorn(t *testing.T) {
 func TestMutantsAreCaught(t *testing.T) {
 	for _, mutant := range mutants {
 		t.Run(mutant, func(t *testing.T) {
-			r := small(t, options{broker: "embedded", kills: 12, changes: 9000, seed: rand.Uint64() >> 32, rate: 600, mutant: mutant})
+			r := small(t, options{broker: "embedded", kills: 18, changes: 9000, seed: rand.Uint64() >> 32, rate: 600, mutant: mutant})
 			if r.good() {
 				t.Error("the mutant survived")
 			}
