@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -47,6 +48,10 @@ func (c *Config) connectSQL(ctx context.Context) (*pgx.Conn, error) {
 	return c.connectWith(ctx, map[string]string{"statement_timeout": "60s"})
 }
 
+// sqlReadBuffer is how much an ordinary connection reads at once: a COPY sends much, and
+// pgproto3 by itself reads 8 KiB at a time.
+const sqlReadBuffer = 64 << 10
+
 // connectWith opens an ordinary connection with settings over those of all sessions.
 func (c *Config) connectWith(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
 	conf, err := c.parseURL()
@@ -55,6 +60,9 @@ func (c *Config) connectWith(ctx context.Context, settings map[string]string) (*
 	}
 	c.setParams(&conf.Config)
 	maps.Copy(conf.RuntimeParams, settings)
+	conf.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, sqlReadBuffer), w)
+	}
 	conn, err := pgx.ConnectConfig(ctx, conf)
 	if err != nil {
 		return nil, connectError("connect to PostgreSQL", conf.User, conf.Database, err)
