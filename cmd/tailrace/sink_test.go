@@ -97,7 +97,7 @@ func (p *process) capturing() {
 func checkSink(t *testing.T, p *process, name string) {
 	t.Helper()
 	code, stdout, stderr := execute("capture", "status", "--http-listen", p.http, "--check")
-	if code != 0 || !strings.Contains(stdout, "TRANSACTIONS\n"+name+"  running") {
+	if code != 0 || !strings.Contains(stdout, "DEAD LETTERS\n"+name+"  running") {
 		t.Errorf("capture status: %d %s%s", code, stdout, stderr)
 	}
 	if code, body := p.get("/status"); code != http.StatusOK || !strings.Contains(body, `"sinks": [`) {
