@@ -136,6 +136,9 @@ func (e *engine) arrived(ctx context.Context, r *chunkRead, v *ChunkVersion, err
 	j.failures = 0
 	j.size.Took(r.chunk.Rows.Len(), r.chunk.Rows.Bytes(), v.Took)
 	r.version = v
+	if mutant("seen-all") {
+		r.chunk.Seen = everything{}
+	}
 	if !r.tracker.Arm(r.window, &r.chunk, v.Log) && !mutant("ignore-arm") {
 		e.log.Debug("a chunk is read again", "backfill", j.b.ID, "range", s.n, "waits_for", r.tracker.Waiting())
 		s.retryAt = time.Now().Add(againPause)
@@ -274,3 +277,8 @@ func (p *pipeline) beginRead(what string) error {
 	id := fmt.Sprintf("backfill:%s:%d:%d", what, at.Pos, at.Row)
 	return p.Begin(&Tx{File: at.File, Pos: at.Pos, ID: id, CommitTime: time.Now().UnixMicro(), Read: true})
 }
+
+// everything is the seen-set of a mutant: it has every commit.
+type everything struct{}
+
+func (everything) Has(*backfill.Commit) bool { return true }

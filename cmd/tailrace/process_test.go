@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -43,6 +44,8 @@ type settings struct {
 type instance struct {
 	file, http string
 	url        string
+	bin        string   // of tailrace; "": the test's own
+	env        []string // NAME=value, further ones
 }
 
 // configure writes a configuration file.
@@ -115,8 +118,8 @@ func (b *lockedBuffer) String() string {
 // start runs `tailrace run`.
 func (i *instance) start(t *testing.T) *process {
 	t.Helper()
-	p := &process{instance: i, t: t, cmd: exec.Command(os.Args[0], "run", "-f", i.file), done: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), asCommand+"=1", "PG_URL="+i.url)
+	p := &process{instance: i, t: t, cmd: exec.Command(cmp.Or(i.bin, os.Args[0]), "run", "-f", i.file), done: make(chan struct{})}
+	p.cmd.Env = append(append(os.Environ(), asCommand+"=1", "PG_URL="+i.url), i.env...)
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
