@@ -50,7 +50,6 @@ func newWorld(seed uint64) *world {
 type worldSink struct {
 	*world
 	taken map[sinks.Partition]int
-	rows  sinks.Rows
 }
 
 func (s *worldSink) Take(_ context.Context, ps []sinks.Partition) (map[sinks.Partition]sinks.Position, error) {
