@@ -46,7 +46,7 @@ func drained(t testing.TB) (*pipeline, *Route) {
 		<-done
 	})
 	p.send.busy.Store(true) // groups go when they are full
-	return p, &Route{Table: fakeTable("t0"), Topic: "p.public.t0", KeyID: 1, ValueID: 2, topic: p.routes.topics["p.public.t0"]}
+	return p, &Route{Table: fakeTable("t0", 0), Topic: "p.public.t0", KeyID: 1, ValueID: 2, topic: p.routes.topics["p.public.t0"]}
 }
 
 func newConfigOnly() *Config {

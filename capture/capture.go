@@ -2,6 +2,9 @@ package capture
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/tailrace/tailrace/schemas"
 )
@@ -13,6 +16,40 @@ type Position struct {
 	File   uint64 `json:"file,omitempty"` // number of the log file; 0 for PostgreSQL
 	Offset uint64 `json:"offset"`         // PostgreSQL: an LSN, the end of a commit or of what a keepalive covered
 	Set    string `json:"set,omitempty"`  // GTID set, for sources that resume by one
+}
+
+// String writes p as the database does: PostgreSQL's LSN, as 16/B374D848; else file:offset.
+func (p Position) String() string {
+	if p.File == 0 {
+		return fmt.Sprintf("%X/%X", p.Offset>>32, uint32(p.Offset))
+	}
+	return fmt.Sprintf("%d:%d", p.File, p.Offset)
+}
+
+// ParsePosition reads what String writes; a number alone is an offset.
+func ParsePosition(text string) (p Position, err error) {
+	high, low, hex := strings.Cut(text, "/")
+	file, offset, pair := strings.Cut(text, ":")
+	var a, b uint64
+	switch {
+	case hex:
+		a, err = strconv.ParseUint(high, 16, 32)
+		if err == nil {
+			b, err = strconv.ParseUint(low, 16, 32)
+		}
+		p.Offset = a<<32 | b
+	case pair:
+		p.File, err = strconv.ParseUint(file, 10, 64)
+		if err == nil {
+			p.Offset, err = strconv.ParseUint(offset, 10, 64)
+		}
+	default:
+		p.Offset, err = strconv.ParseUint(text, 10, 64)
+	}
+	if err != nil {
+		return Position{}, fmt.Errorf("%q is no position in a log, as 16/B374D848", text)
+	}
+	return p, nil
 }
 
 // Compare returns -1, 0 or 1 as p lies before, at or after q. Set does not count.

@@ -50,12 +50,14 @@ func CodeOf(err error) int {
 type stop struct {
 	err  error
 	hint string
+	ways []Way // that lead on; none: what the hint says
 }
 
 func (e *stop) Error() string { return e.err.Error() }
 func (e *stop) Unwrap() error { return e.err }
 func (e *stop) Fatal() bool   { return true }
 func (e *stop) Hint() string  { return e.hint }
+func (e *stop) Ways() []Way   { return e.ways }
 
 func stopf(hint, format string, args ...any) error {
 	return &stop{err: fmt.Errorf(format, args...), hint: hint}
@@ -66,30 +68,31 @@ func stopf(hint, format string, args ...any) error {
 type logLost struct{ stop }
 
 func lostLog(format string, args ...any) error {
-	return &logLost{stop{err: fmt.Errorf(format, args...),
-		hint: "changes since then are not in the topics: set snapshot: when_needed, to read the tables anew in a new epoch"}}
+	return newLogLost(fmt.Errorf(format, args...), "changes since then are not in the topics")
 }
 
-const wayOn = "nothing was written since; compare the target with the source, then start over with a new capture name, slot and topic prefix"
+func newLogLost(err error, hint string) error {
+	return &logLost{stop{err: err, ways: []Way{{Flag: WayEpoch}},
+		hint: hint + "; with snapshot: when_needed the tables would be read anew without asking"}}
+}
+
+const nothingSince = "nothing was written since"
 
 // contradiction says that the end of a partition cannot come from the log that is read.
 func contradiction(part *partition, why string) error {
-	return stopf("the topic was written from another log, or by somebody else; "+wayOn,
+	return epochf("the topic was written from another log, or by somebody else; "+nothingSince,
 		"partition %s does not come from this log: its last record is %s, n = %d, but %s",
 		part.id, placeText(part.tail.place), part.tail.n, why)
 }
 
 // lostErr says that no position is borne out by what the partitions hold.
 func lostErr(why error) error {
-	return stopf("the broker has lost records that it had acknowledged; "+wayOn,
+	return epochf("the broker has lost records that it had acknowledged; "+nothingSince,
 		"no position of the state is borne out by the topics: %w", why)
 }
 
 func placeText(p stream.Place) string {
-	if p.File != 0 {
-		return fmt.Sprintf("(epoch %d, %d:%d, row %d)", p.Epoch, p.File, p.Pos, p.Row)
-	}
-	return fmt.Sprintf("(epoch %d, %d, row %d)", p.Epoch, p.Pos, p.Row)
+	return fmt.Sprintf("(epoch %d, %s, row %d)", p.Epoch, placePosition(p), p.Row)
 }
 
 // retry calls fn until it succeeds, fails for good, or ctx ends, with growing pauses from

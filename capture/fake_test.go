@@ -46,17 +46,19 @@ type fakeLog struct {
 }
 
 type fakeTx struct {
-	order order
-	end   Position
-	rows  []fakeRow
-	read  bool
+	order   order
+	end     Position
+	rows    []fakeRow
+	read    bool
+	version int    // of the tables; 1: v is a number, 2: a boolean
+	keys    string // TableVersion.Keys of its rows
 }
 
 type fakeRow struct {
 	table string
 	key   int64
 	op    byte   // c, u, d, t, r
-	text  string // "~7": version 7 of a row of which the log has only a part
+	text  string // "~7": version 7 of a row of which the log has only a part; poison: it cannot be decoded
 }
 
 var errFake = errors.New("the log's connection broke")
@@ -225,7 +227,7 @@ func (s *fakeSource) Run(ctx context.Context, from Position, out Emitter) error 
 			s.log.mu.Lock()
 			s.log.shown = i
 			s.log.mu.Unlock()
-			if tx.end.Compare(from) <= 0 {
+			if tx.order.Pos < from.Offset { // as PostgreSQL does
 				continue
 			}
 			if err := s.emit(ctx, tx, routes, out); err != nil {
@@ -258,8 +260,13 @@ func (s *fakeSource) emit(ctx context.Context, tx fakeTx, routes map[string]*Rou
 		if s.log.failAt() {
 			return errFake
 		}
-		if routes[row.table] == nil {
-			r, err := out.Table(ctx, &TableVersion{Namespace: "public", Name: row.table, Hash: "h1", Log: "h1", Describe: func(context.Context) (*schemas.Table, error) { return fakeTable(row.table), nil }})
+		if row.text == poison {
+			return stopf("the row has a value that has no form", "the row cannot be decoded")
+		}
+		if r := routes[row.table]; r == nil || r.Table.Columns[1].Type.Kind != fakeTable(row.table, tx.version).Columns[1].Type.Kind {
+			hash := "h" + strconv.Itoa(tx.version+1)
+			r, err := out.Table(ctx, &TableVersion{Namespace: "public", Name: row.table, Hash: hash + tx.keys, Log: hash, Keys: tx.keys,
+				Describe: func(context.Context) (*schemas.Table, error) { return fakeTable(row.table, tx.version), nil }})
 			if err != nil {
 				return err
 			}
@@ -277,11 +284,21 @@ func (s *fakeSource) emit(ctx context.Context, tx fakeTx, routes map[string]*Rou
 
 func keyBody(key int64) []byte { return schemas.AppendLong(nil, key) }
 
-func fakeTable(name string) *schemas.Table {
-	return &schemas.Table{Namespace: "public", Name: name, Key: []int{0}, Columns: []schemas.Column{
+const (
+	poison    = "\x00poison"
+	unnamable = "unnamable" // a table with a column whose name Avro does not take
+)
+
+func fakeTable(name string, version int) *schemas.Table {
+	t := &schemas.Table{Namespace: "public", Name: name, Key: []int{0}, Columns: []schemas.Column{
 		{Name: "id", Type: schemas.Type{Kind: schemas.Int64}},
 		{Name: "v", Type: schemas.Type{Kind: schemas.String}, Nullable: true},
 	}}
+	t.Columns[1].Type.Kind = []schemas.Kind{schemas.String, schemas.Int64, schemas.Bool}[version]
+	if name == unnamable {
+		t.Columns[1].Name = "1 2"
+	}
+	return t
 }
 
 func (s *fakeSource) change(ctx context.Context, r *Route, row fakeRow, lsn uint64, out Emitter) error {
@@ -306,7 +323,14 @@ func (s *fakeSource) encode(dst []byte, r *Route, row fakeRow, lsn uint64) []byt
 			return
 		}
 		dst = schemas.AppendLong(schemas.AppendUnion(dst, schemas.EnvelopeRow), row.key)
-		dst = schemas.AppendString(schemas.AppendUnion(dst, 1), row.text)
+		switch dst = schemas.AppendUnion(dst, 1); r.Table.Columns[1].Type.Kind {
+		case schemas.Int64:
+			dst = schemas.AppendLong(dst, 7)
+		case schemas.Bool:
+			dst = append(dst, 1)
+		default:
+			dst = schemas.AppendString(dst, row.text)
+		}
 	}
 	dst = schemas.AppendFrame(dst, r.ValueID)
 	image(row.op == 'd')

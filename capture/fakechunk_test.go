@@ -74,7 +74,7 @@ func (c *fakeChunker) Read(ctx context.Context, r *ChunkRead, out *backfill.Chun
 	}
 	name := r.Table.Name
 	route, err := r.Route(ctx, &TableVersion{Namespace: "public", Name: name, Hash: "h1", Log: "h1",
-		Describe: func(context.Context) (*schemas.Table, error) { return fakeTable(name), nil }})
+		Describe: func(context.Context) (*schemas.Table, error) { return fakeTable(name, 0), nil }})
 	if err != nil {
 		return nil, err
 	}

@@ -440,7 +440,7 @@ func (p *pipeline) Table(ctx context.Context, v *TableVersion) (*Route, error) {
 		p.cfg.Monitor.schemaChange()
 		p.log.Info("table version", "table", v.Namespace+"."+v.Name, "columns", len(t.Table.Columns), "topic", name, "value_schema", t.ValueID)
 	}
-	if err := p.save(ctx, records); err != nil {
+	if err := p.save(ctx, append(records, p.routes.settledRecord()...)); err != nil {
 		return nil, err
 	}
 	if topic.tracker != nil && !read {

@@ -27,6 +27,7 @@ type partition struct {
 	txSeq  uint64    // the last source transaction that touched it,
 	txRow  uint64    // and the last row there
 	offset int64     // of its last acknowledged record; -1: none
+	past   int64     // offset after the records of others that were borne with; 0: there are none
 }
 
 // ranged is one range of a backfill: how far it is written, now and as of the last cut.
@@ -146,7 +147,7 @@ func (p *progress) admit(part *partition, place stream.Place, key []byte, op byt
 		return 0, false, contradiction(part, fmt.Sprintf("the log goes on with %s", placeText(place)))
 	}
 	if place.Compare(part.place) <= 0 {
-		return 0, false, stopf("this is a fault of the source, or of tailrace; nothing was written since",
+		return 0, false, epochf("this is a fault of the source, or of tailrace; "+nothingSince,
 			"log goes back in %s: %s after %s", part.id, placeText(place), placeText(part.place))
 	}
 	part.n++
@@ -182,7 +183,7 @@ func (p *progress) commit(o order, end Position, records bool) error {
 		case passed && part.tail.read():
 			p.met(part)
 		case passed:
-			return contradiction(part, fmt.Sprintf("the log has passed it with the commit at %d", o.Pos))
+			return contradiction(part, fmt.Sprintf("the log has passed it with the commit at %s", Position{File: o.File, Offset: o.Pos}))
 		}
 	}
 	p.moved(end)
@@ -202,7 +203,7 @@ func (p *progress) idle(pos Position) error {
 		case passed && part.tail.read():
 			p.met(part)
 		case passed:
-			return contradiction(part, fmt.Sprintf("the log holds nothing up to %d", pos.Offset))
+			return contradiction(part, fmt.Sprintf("the log holds nothing up to %s", pos))
 		}
 	}
 	p.moved(pos)
@@ -214,7 +215,7 @@ func (p *progress) stillUnseen(part *partition, pos Position) error {
 	if p.highest == (Position{}) || pos.Compare(p.highest) < 0 {
 		return nil
 	}
-	return contradiction(part, fmt.Sprintf("the log up to %d holds %d records less than the partition held", pos.Offset, part.tail.unseen))
+	return contradiction(part, fmt.Sprintf("the log up to %s holds %d records less than the partition held", pos, part.tail.unseen))
 }
 
 // passed returns the place behind which rows that were read go: that of the last commit,

@@ -123,6 +123,7 @@ func newProgress(s *state, st start, tails map[PartitionID]tail) *progress {
 	for _, id := range s.known() {
 		rec, recorded := s.partitions[id]
 		part := p.add(id, tails[id])
+		part.past = rec.Past
 		changed := recorded && (rec.N != part.n || rec.G > st.from.G) || !recorded && part.n > 0
 		if changed && part.tail.unseen == 0 { // else its place is known only when the replay has met it
 			p.touch(part)

@@ -116,11 +116,6 @@ func newSim(seed uint64, mode simMode, mutant string) *sim {
 	return s
 }
 
-func emptyState() *state {
-	return &state{partitions: make(map[PartitionID]partitionState), tables: make(map[string][]tableState),
-		routing: routingState{Topics: make(map[string]topicState)}}
-}
-
 func (s *state) clone() *state {
 	c := emptyState()
 	c.positions = s.positions

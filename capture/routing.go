@@ -10,6 +10,7 @@ import (
 
 	"github.com/tailrace/tailrace/capture/backfill"
 	"github.com/tailrace/tailrace/schemas"
+	"github.com/tailrace/tailrace/schemas/registry"
 	"github.com/tailrace/tailrace/stream"
 )
 
@@ -46,12 +47,16 @@ type routes struct {
 	copies map[string][]*copyRoute // by the topic whose changes are copied
 	tables map[string][]tableState
 	saved  routingState
-	start  stream.Place // before which no replay begins
+
+	accepted acceptances // schemas that a person has accepted
+	settled  bool        // accepted has changed since it was saved
+
+	start stream.Place // before which no replay begins
 }
 
 func newRoutes(cfg *Config, s *state, p *progress) *routes {
 	r := &routes{cfg: cfg, log: cfg.Log, topics: make(map[string]*topicRoute), copies: make(map[string][]*copyRoute), tables: s.tables,
-		saved: s.routing, start: stream.Place{Epoch: p.epoch, File: p.baseOrder.File, Pos: p.baseOrder.Pos}}
+		saved: s.routing, accepted: s.accepted, start: stream.Place{Epoch: p.epoch, File: p.baseOrder.File, Pos: p.baseOrder.Pos}}
 	for name, t := range s.routing.Topics {
 		if !s.closed(&t) {
 			r.topics[name] = r.route(name, t, p)
@@ -90,7 +95,7 @@ func (r *routes) version(ctx context.Context, v *TableVersion, place, horizon st
 	versions := r.tables[tableKey(v.Namespace, v.Name, v.Hash)]
 	if place.Compare(horizon) <= 0 {
 		if was, ok := r.logged(v, place); ok && was.Keys != v.Keys {
-			return tableState{}, false, stopf("start with the masks as they were, stop when it runs, and change them then",
+			return tableState{}, false, epochf("start with the masks as they were, stop when it runs, and change them then; or have the tables read anew",
 				"the mask of a key of table %s.%s was changed while changes were not yet written for good: some have the old key", v.Namespace, v.Name)
 		}
 		if old, ok := held(versions, place); ok {
@@ -209,8 +214,14 @@ func (r *routes) registerSchema(ctx context.Context, subject, schema string) (id
 		r.log.Warn("waiting for the schema registry", "subject", subject, "error", err)
 	}, func() error {
 		id, err = r.cfg.Registry.Register(ctx, subject, schema)
+		if a, ok := r.accepted[subject]; ok && (err == nil || registry.Incompatible(err)) {
+			id, err = r.accept(ctx, subject, schema, a, id, err)
+		}
 		return err
 	})
+	if registry.Incompatible(err) {
+		err = &incompatible{err, subject}
+	}
 	return id, err
 }
 

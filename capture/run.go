@@ -142,7 +142,7 @@ func (p *pipeline) run(ctx context.Context, src Source) error {
 		}
 		sent <- err
 	}()
-	err := p.read(readCtx, src)
+	err := p.locate(p.read(readCtx, src))
 	stopped := ctx.Err() != nil && context.Cause(readCtx) == context.Cause(ctx)
 	timer := time.AfterFunc(stopGrace, func() { stopSending(errStopGrace) })
 	defer timer.Stop()
@@ -185,7 +185,7 @@ func (p *pipeline) read(ctx context.Context, src Source) error {
 		}
 	}()
 	from := p.prog.base
-	p.log.Info("capture runs", "position", from.Offset, "epoch", p.prog.epoch, "tails_ahead", len(p.prog.ahead))
+	p.log.Info("capture runs", "position", from.String(), "epoch", p.prog.epoch, "tails_ahead", len(p.prog.ahead))
 	return src.Run(ctx, from, p)
 }
 

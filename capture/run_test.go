@@ -165,69 +165,6 @@ func stops(t *testing.T, cfg Config, want string) {
 	}
 }
 
-func TestStops(t *testing.T) {
-	for name, tc := range map[string]struct {
-		harm func(t *testing.T, c *testCluster, log *fakeLog, cfg *Config)
-		want string
-	}{
-		"slot gone":    {func(_ *testing.T, _ *testCluster, l *fakeLog, _ *Config) { l.ready = false }, "is gone"},
-		"other server": {func(_ *testing.T, _ *testCluster, l *fakeLog, _ *Config) { l.identity = "fake/2" }, "another log"},
-		"slot advanced": {func(_ *testing.T, _ *testCluster, l *fakeLog, _ *Config) {
-			l.confirmed.Offset += 1000
-			l.txs[len(l.txs)-1].end.Offset += 2000
-		}, "can be read from"},
-		"server restored": {func(_ *testing.T, _ *testCluster, l *fakeLog, _ *Config) { l.txs = l.txs[:3] }, "the log ends at"},
-		"capture renamed": {func(_ *testing.T, _ *testCluster, _ *fakeLog, cfg *Config) { cfg.Name = "other" }, "there is no state"},
-		"topic deleted": {func(t *testing.T, c *testCluster, _ *fakeLog, _ *Config) {
-			if err := c.client.DeleteTopic(t.Context(), "p.public.t0"); err != nil {
-				t.Fatal(err)
-			}
-		}, "does not exist any more"},
-		"topic made anew": {func(t *testing.T, c *testCluster, _ *fakeLog, _ *Config) {
-			if err := c.client.DeleteTopic(t.Context(), "p.public.t0"); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := c.client.EnsureTopic(t.Context(), stream.TopicSpec{Name: "p.public.t0", Partitions: 3, Replication: 1, Create: true}); err != nil {
-				t.Fatal(err)
-			}
-		}, "made anew"},
-		"foreign writer": {func(t *testing.T, c *testCluster, _ *fakeLog, _ *Config) {
-			var b stream.Batch
-			if err := b.Append(1, []byte("k"), []byte("v"), nil); err != nil {
-				t.Fatal(err)
-			}
-			produce(t, c, "p.public.t0", &b)
-		}, "not tailrace's"},
-		"mark of a newer version": {func(t *testing.T, c *testCluster, _ *fakeLog, _ *Config) {
-			var b stream.Batch
-			if err := b.Append(1, []byte("k"), []byte("v"), []stream.RecordHeader{{Key: stream.MarkKey, Value: []byte{99, 0, 1, 1, 1, 1, 1}}}); err != nil {
-				t.Fatal(err)
-			}
-			produce(t, c, "p.public.t0", &b)
-		}, "version 99 is unknown"},
-		"newer state": {func(t *testing.T, c *testCluster, _ *fakeLog, cfg *Config) {
-			var b stream.Batch
-			if err := b.Append(1, []byte("unheard/of"), []byte("v"), nil); err != nil {
-				t.Fatal(err)
-			}
-			produce(t, c, cfg.StateTopic(), &b)
-		}, "unknown key"},
-		"two tables, one topic": {func(_ *testing.T, _ *testCluster, l *fakeLog, _ *Config) {
-			l.add(fakeRow{table: "a$", key: 1, op: 'c'}, fakeRow{table: "a_", key: 1, op: 'c'})
-		}, "share the topic"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := newCluster(t)
-			log := newFakeLog()
-			log.addRandom(rand.New(rand.NewPCG(5, 6)), 20)
-			cfg := c.config(log, true)
-			runUntil(t, cfg, log)
-			tc.harm(t, c, log, &cfg)
-			stops(t, cfg, tc.want)
-		})
-	}
-}
-
 func produce(t *testing.T, c *testCluster, topic string, b *stream.Batch) {
 	t.Helper()
 	prod, err := c.client.NewProducer(t.Context(), stream.ProducerConfig{})

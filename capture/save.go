@@ -14,6 +14,9 @@ func (p *pipeline) newTopic(ctx context.Context, name string, t topicState) (_ *
 	}
 	for i := range t.Partitions {
 		id := PartitionID{name, i}
+		if p.prog.parts[id] != nil {
+			continue // taken up by a person's decision
+		}
 		at, err := p.cfg.Client.WaitStable(ctx, name, i)
 		if err != nil {
 			return nil, nil, fmt.Errorf("wait for %s: %w", id, err)
@@ -23,7 +26,7 @@ func (p *pipeline) newTopic(ctx context.Context, name string, t topicState) (_ *
 			return nil, nil, err
 		}
 		if end.known {
-			return nil, nil, stopf("the state topic was lost or changed by somebody: "+wayOn,
+			return nil, nil, epochf("the state topic was lost or changed by somebody; "+nothingSince,
 				"partition %s holds records of a capture that the state does not know", id)
 		}
 		end.offset = at.End - 1

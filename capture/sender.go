@@ -169,7 +169,7 @@ func appendCut(b *stream.Batch, now int64, c *cut) {
 	for _, cp := range c.parts {
 		b.Append(now, []byte(partitionKey(cp.part.id)), mustJSON(partitionState{
 			G: c.position.G, N: cp.n, Place: cp.place, Before: cp.before, BeforePlace: cp.beforePlace, Offset: cp.part.offset,
-			Read: cp.read, BeforeRead: cp.beforeRead,
+			Read: cp.read, BeforeRead: cp.beforeRead, Past: cp.part.past,
 		}), nil)
 	}
 	for _, cr := range c.ranges {

@@ -43,7 +43,7 @@ func newSnapshot(ctx context.Context, cfg *Config, src Source, info LogInfo, s *
 		return nil, err
 	}
 	p.first = tables // one that joins from now on is found later
-	cfg.Log.Info("slot and publication are ready", "position", at.Offset)
+	cfg.Log.Info("slot and publication are ready", "position", at.String())
 	p.prog.base, p.prog.seen, p.lastCut, p.send.last = at, at, at, at
 	return p, p.routeEnd(ctx)
 }

@@ -127,25 +127,25 @@ func settle(ctx context.Context, cfg *Config, s *state, prod *stream.Producer) e
 func checkLog(cfg *Config, s *state, info LogInfo) error {
 	was := s.newest()
 	if was == nil && info.Lost != nil {
-		return info.Lost
+		return &stop{err: info.Lost, hint: HintOf(info.Lost) + "; if nobody else reads the slot, a new epoch drops it and makes it anew", ways: []Way{{Flag: WayEpoch}}}
 	}
 	if was == nil && cfg.Snapshot.reads() && info.Ready {
-		return stopf("drop the slot, if nobody else reads it, so that the capture makes its own; or set snapshot: never, to read from the slot's position on without the rows before",
+		return epochf("if somebody else reads it, choose another slot name; set snapshot: never to read from the slot's position on, without the rows before. A new epoch drops the slot and makes it anew",
 			"the slot was there before the capture: a snapshot of the tables cannot be tied to it")
 	}
 	if was == nil {
 		return nil
 	}
 	if was.Identity != info.Identity {
-		return stopf("if the database was replaced or restored, start over with a new capture name and topic prefix, so that nothing is mixed up",
+		return epochf("if the configuration names the wrong database or slot, correct it. If the database was replaced, restored or upgraded, its tables can be read anew",
 			"the state belongs to another log: it says %q, the database says %q", was.Identity, info.Identity)
 	}
 	switch running := was.Snapshot == snapshotRunning; {
 	case running:
 	case info.Lost != nil:
-		return &logLost{stop{err: info.Lost, hint: HintOf(info.Lost)}}
+		return newLogLost(info.Lost, HintOf(info.Lost))
 	case !info.Ready:
-		return lostLog("the slot or publication that this capture had read to %d is gone", was.Position.Offset)
+		return lostLog("the slot or publication that this capture had read to %s is gone", was.Position)
 	}
 	return checkTimeline(s, nil, &info)
 }
@@ -165,7 +165,7 @@ func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *s
 		if from, _, err = src.Prepare(ctx, false); err != nil {
 			return nil, err
 		}
-		cfg.Log.Info("slot and publication are ready", "position", from.Offset)
+		cfg.Log.Info("slot and publication are ready", "position", from.String())
 	}
 	st := start{slot: 0, maxG: 1, from: positionState{G: 1, Epoch: 1, Identity: info.Identity, Timeline: info.Timeline, Position: from, Snapshot: snapshotNone}}
 	p := newPipeline(cfg, s, st, nil, prod, src)
@@ -178,9 +178,9 @@ func firstStart(ctx context.Context, cfg *Config, src Source, info LogInfo, s *s
 // checkUnused makes sure that no record of ours stands in the topics that a capture
 // without a state would write to.
 func checkUnused(ctx context.Context, cfg *Config, s *state) error {
-	const lost = "the state topic was lost, or the capture was renamed: give it its old name, or a new topic prefix"
+	const lost = "if the capture was renamed, give it its old name, or a new topic prefix; if its state topic was lost, the tables can be read anew"
 	if len(s.partitions) > 0 || len(s.tables) > 0 || len(s.routing.Topics) > 0 {
-		return stopf(lost, "the state topic %s has no position", cfg.StateTopic())
+		return epochf(lost, "the state topic %s has no position", cfg.StateTopic())
 	}
 	topics, err := cfg.Client.Topics(ctx)
 	if err != nil {
@@ -210,7 +210,7 @@ func checkPartitionUnused(ctx context.Context, cfg *Config, id PartitionID, hint
 		return fmt.Errorf("read the end of %s: %w", id, err)
 	}
 	if t.Found {
-		return stopf(hint, "there is no state, but %s holds records of a capture", id)
+		return epochf(hint, "there is no state, but %s holds records of a capture", id)
 	}
 	return nil
 }
@@ -258,7 +258,7 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 			return nil, fmt.Errorf("read the end of %s: %w", part.id, err)
 		}
 	}
-	cfg.Log.Info("recovered", "position", st.from.Position.Offset, "g", st.from.G, "newest_g", st.maxG,
+	cfg.Log.Info("recovered", "position", st.from.Position.String(), "g", st.from.G, "newest_g", st.maxG,
 		"partitions", len(p.prog.parts), "tails_ahead", len(p.prog.ahead), "rolled_back", st.stale)
 	if records := newTimeline(s, info.Timeline); records != nil {
 		if err := p.send.sendRecords(ctx, records); err != nil {
@@ -280,11 +280,11 @@ func resume(ctx context.Context, cfg *Config, src Source, info LogInfo, s *state
 // position itself.
 func checkReach(from positionState, info LogInfo) error {
 	if from.Position.Compare(info.Lowest) < 0 {
-		return lostLog("the slot was advanced or made anew by somebody else: the log can be read from %d only, but the topics end at %d", info.Lowest.Offset, from.Position.Offset)
+		return lostLog("the slot was advanced or made anew by somebody else: the log can be read from %s only, but the topics end at %s", info.Lowest, from.Position)
 	}
 	if from.Position.Compare(info.Highest) > 0 {
-		return stopf("the database was restored to an earlier time, or it is another server; the topics hold changes that it does not: start over with a new capture name and topic prefix",
-			"the topics end at %d, but the log ends at %d", from.Position.Offset, info.Highest.Offset)
+		return epochf("the database was restored to an earlier time, or it is another server; the topics hold changes that it does not",
+			"the topics end at %s, but the log ends at %s", from.Position, info.Highest)
 	}
 	return nil
 }
@@ -309,6 +309,11 @@ func (p *pipeline) routeEnd(ctx context.Context) (err error) {
 	}
 	if p.end.valueID, err = p.routes.registerSchema(ctx, name+"-value", value); err != nil {
 		return fmt.Errorf("register %s: %w", name, err)
+	}
+	if records := p.routes.settledRecord(); records != nil {
+		if err := p.send.sendRecords(ctx, records); err != nil {
+			return err
+		}
 	}
 	topic, known := p.routes.topics[name]
 	if !known {

@@ -189,7 +189,7 @@ func TestTableVersions(t *testing.T) {
 	r := newRoutes(&cfg, s, newProgress(s, start{from: *s.positions[0]}, nil))
 	at := func(pos uint64) stream.Place { return stream.Place{Epoch: 1, Pos: pos, Row: 1} }
 	described := 0
-	table := fakeTable("t0")
+	table := fakeTable("t0", 0)
 	v := &TableVersion{Namespace: "public", Name: "t0", Hash: "h", Describe: func(context.Context) (*schemas.Table, error) {
 		described++
 		return table, nil
@@ -257,7 +257,7 @@ func TestKeyMasksOverReplay(t *testing.T) {
 		{"replayed again", "clear", "one", "", 420, 500, false, false},
 	} {
 		v := &TableVersion{Namespace: "public", Name: "t0", Hash: step.hash, Log: step.log, Keys: step.keys,
-			Describe: func(context.Context) (*schemas.Table, error) { return fakeTable("t0"), nil }}
+			Describe: func(context.Context) (*schemas.Table, error) { return fakeTable("t0", 0), nil }}
 		got, fresh, err := r.version(t.Context(), v, at(step.place), at(step.horizon))
 		if IsFatal(err) != step.stops || fresh != step.fresh || step.stops && !strings.Contains(HintOf(err), "as they were") {
 			t.Fatalf("%s: fresh %t, %v", step.name, fresh, err)
@@ -278,7 +278,7 @@ func TestTablesOfOneCollectionName(t *testing.T) {
 	}
 	take := func(namespace, name string) error {
 		v := &TableVersion{Namespace: namespace, Name: name, Hash: namespace, Describe: func(context.Context) (*schemas.Table, error) {
-			table := fakeTable(name)
+			table := fakeTable(name, 0)
 			table.Namespace = namespace
 			return table, nil
 		}}
@@ -305,7 +305,7 @@ func TestStoreKeepsWhatAReplayAsksFor(t *testing.T) {
 	p, r := idlePipeline(t)
 	p.cfg.Client, p.cfg.Registry = c.client, c.registry
 	old := func(pos uint64) tableState {
-		return tableState{From: stream.Place{Epoch: 1, Pos: pos, Row: 1}, Table: fakeTable("t0"), ValueID: int32(pos)}
+		return tableState{From: stream.Place{Epoch: 1, Pos: pos, Row: 1}, Table: fakeTable("t0", 0), ValueID: int32(pos)}
 	}
 	key := tableKey("public", "t0", "h")
 	p.routes.tables[key] = []tableState{old(50), old(100)}
@@ -315,7 +315,7 @@ func TestStoreKeepsWhatAReplayAsksFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.send.queue
-	table := fakeTable("t0")
+	table := fakeTable("t0", 0)
 	table.Columns = append(table.Columns, schemas.Column{Name: "w", Type: schemas.Type{Kind: schemas.String}, Nullable: true})
 	v := &TableVersion{Namespace: "public", Name: "t0", Hash: "h", Describe: func(context.Context) (*schemas.Table, error) { return table, nil }}
 	if _, err := p.Table(t.Context(), v); err != nil {
@@ -323,5 +323,27 @@ func TestStoreKeepsWhatAReplayAsksFor(t *testing.T) {
 	}
 	if got, ok := held(p.routes.tables[key], stream.Place{Epoch: 1, Pos: 60, Row: 1}); !ok || got.ValueID != 50 {
 		t.Errorf("a replay from the start finds %v, %v at 60", got.ValueID, ok)
+	}
+}
+
+// morePartitions gives a topic more partitions.
+func (c *testCluster) morePartitions(t *testing.T, topic string, count int32) {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(c.addrs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.TimeoutMillis = 5000
+	one := kmsg.NewCreatePartitionsRequestTopic()
+	one.Topic, one.Count = topic, count
+	req.Topics = append(req.Topics, one)
+	resp, err := req.RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := resp.Topics[0].ErrorCode; code != 0 {
+		t.Fatalf("create partitions: error %d", code)
 	}
 }

@@ -57,6 +57,9 @@ type partitionState struct {
 	Offset      int64        `json:"offset"`                // of the last acknowledged record; -1: none
 	Read        bool         `json:"read,omitempty"`        // the record at Place is of a backfill,
 	BeforeRead  bool         `json:"before_read,omitempty"` // and that at BeforePlace
+	// Past is where the records of somebody else end that a person has borne with; 0: there are
+	// none.
+	Past int64 `json:"past,omitempty"`
 }
 
 // tableState is one entry of the record table/<name>/<hash>: what a table version was
@@ -97,6 +100,7 @@ type state struct {
 	backfills  map[string]*Backfill
 	chunks     map[string]map[int]rangeState // by backfill and range
 	control    controlState
+	accepted   acceptances
 }
 
 // rangeState is the record chunk/<backfill>/<range>: how far a range is written, and how far
@@ -152,19 +156,26 @@ func chunkKey(id string, n int) string { return "chunk/" + id + "/" + strconv.It
 // parseState reads the records of a state topic, as stream.Client.LoadState gives them. A
 // record that it does not know is an error: a newer tailrace may have written it.
 func parseState(records map[string][]byte) (*state, error) {
-	s := &state{
+	s := emptyState()
+	for _, key := range sortedKeys(records) {
+		if err := s.parse(key, records[key]); err != nil {
+			return nil, epochf("if a newer tailrace wrote it, run that version; if somebody else did, a new epoch does without it", "read state record %q: %w", key, err)
+		}
+	}
+	return s, nil
+}
+
+func sortedKeys(records map[string][]byte) []string { return slices.Sorted(maps.Keys(records)) }
+
+func emptyState() *state {
+	return &state{
 		partitions: make(map[PartitionID]partitionState),
 		tables:     make(map[string][]tableState),
 		routing:    routingState{Topics: make(map[string]topicState)},
 		backfills:  make(map[string]*Backfill),
 		chunks:     make(map[string]map[int]rangeState),
+		accepted:   make(acceptances),
 	}
-	for _, key := range slices.Sorted(maps.Keys(records)) {
-		if err := s.parse(key, records[key]); err != nil {
-			return nil, stopf("a newer tailrace wrote it, or somebody else did: run that version", "read state record %q: %w", key, err)
-		}
-	}
-	return s, nil
 }
 
 func (s *state) parse(key string, value []byte) error {
@@ -196,6 +207,8 @@ func (s *state) parse(key string, value []byte) error {
 		return json.Unmarshal(value, &s.taken)
 	case key == controlKey:
 		return json.Unmarshal(value, &s.control)
+	case key == acceptedKey:
+		return json.Unmarshal(value, &s.accepted)
 	case kind == "backfill":
 		b := &Backfill{}
 		s.backfills[rest] = b

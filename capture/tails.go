@@ -61,14 +61,16 @@ func parallel(ctx context.Context, n int, fn func(context.Context, int) error) e
 func readTail(ctx context.Context, cfg *Config, id PartitionID, rec partitionState) (tail, error) {
 	at, err := cfg.Client.WaitStable(ctx, id.Topic, id.Number)
 	if errors.Is(err, stream.ErrNoTopic) {
-		return tail{}, stopf("it was deleted, or given fewer partitions; what it held is gone: start over with a new capture name and topic prefix",
+		return tail{}, epochf("it was deleted, or given fewer partitions; what it held is gone",
 			"partition %s does not exist any more: %w", id, err)
 	}
 	if err != nil {
 		return tail{}, fmt.Errorf("wait for %s: %w", id, err)
 	}
-	t, err := lastRecord(ctx, cfg, id, max(rec.Offset, at.Start))
+	t, err := lastRecord(ctx, cfg, id, max(rec.Offset, rec.Past, at.Start))
 	switch {
+	case err == nil && !t.known && rec.Past > rec.Offset && rec.Past <= at.End: // nothing of ours since
+		return tail{n: rec.N, place: rec.Place, flags: readFlag(rec.Read), offset: rec.Offset}, nil
 	case err != nil || t.known && (cfg.Transactional || at.Start <= rec.Offset || t.n >= rec.N):
 		return t, err
 	case t.known: // the embedded broker's compaction wrote older ones again, and let go of the last
@@ -95,7 +97,7 @@ func rolledBack(ctx context.Context, cfg *Config, id PartitionID, rec partitionS
 	case err != nil || t.known && (t.n >= rec.Before || rec.Offset >= at.End):
 		return t, err
 	case at.End == 0:
-		return tail{}, stopf("what it held is gone: start over with a new capture name and topic prefix",
+		return tail{}, epochf("what it held is gone",
 			"partition %s is empty, but a record was acknowledged at offset %d: the topic was made anew", id, rec.Offset)
 	}
 	return tail{n: rec.Before, place: rec.BeforePlace, flags: readFlag(rec.BeforeRead), offset: at.End - 1}, nil
@@ -125,8 +127,8 @@ func lastRecord(ctx context.Context, cfg *Config, id PartitionID, from int64) (t
 		return tail{}, fmt.Errorf("read the end of %s: %w", id, err)
 	}
 	if t.Foreign > 0 {
-		return tail{}, stopf("nobody else may write to the capture's topics: choose another topic prefix, or stop the other writer and start over",
-			"partition %s holds %d records that are not tailrace's, the first at offset %d", id, t.Foreign, t.ForeignOffset)
+		return tail{}, epochf("nobody else may write to the capture's topics: stop the other writer, or choose another topic prefix",
+			"partition %s holds %d records that are not tailrace's, the last at offset %d", id, t.Foreign, t.ForeignOffset)
 	}
 	if !t.Found {
 		return tail{}, nil
@@ -154,7 +156,7 @@ func checkUnseen(s *state, tails map[PartitionID]tail) error {
 	for _, b := range s.listBackfills() {
 		for id, t := range tails {
 			if t.unseen > 0 && !b.State.Ended() {
-				return stopf(wayOn+"; and give the topic a longer retention", "retention took %d records from partition %s before the state told of them, while backfill %s was under way",
+				return epochf(nothingSince+"; give the topic a longer retention", "retention took %d records from partition %s before the state told of them, while backfill %s was under way",
 					t.unseen, id, b.ID)
 			}
 		}

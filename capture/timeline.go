@@ -23,21 +23,21 @@ func (i *LogInfo) fork(timeline uint32) (at Position, ok bool) {
 // server restored, stands in the log as it is now: neither a position nor a tail lies
 // beyond the place where the two part. tails is nil while they are not known.
 func checkTimeline(s *state, tails map[PartitionID]tail, info *LogInfo) error {
-	const hint = "the topics hold changes that the database does not: compare the target with the source, then start over with a new capture name, slot and topic prefix"
+	const hint = "the topics hold changes that the database does not"
 	for _, p := range s.positions {
 		if p == nil || p.Timeline == info.Timeline || p.Timeline == 0 || info.Timeline == 0 {
 			continue
 		}
 		at, ok := info.fork(p.Timeline)
 		if !ok {
-			return stopf(hint, "the database is on timeline %d, which does not come from timeline %d that the capture has read", info.Timeline, p.Timeline)
+			return epochf(hint, "the database is on timeline %d, which does not come from timeline %d that the capture has read", info.Timeline, p.Timeline)
 		}
 		if p.Position.Compare(at) > 0 {
-			return stopf(hint, "the capture has read timeline %d to %d, but the database left it at %d for timeline %d", p.Timeline, p.Position.Offset, at.Offset, info.Timeline)
+			return epochf(hint, "the capture has read timeline %d to %s, but the database left it at %s for timeline %d", p.Timeline, p.Position, at, info.Timeline)
 		}
 		for id, t := range tails {
 			if t.place.Epoch == p.Epoch && placePosition(t.place).Compare(at) >= 0 {
-				return stopf(hint, "partition %s ends at %s, but the database left timeline %d at %d", id, placeText(t.place), p.Timeline, at.Offset)
+				return epochf(hint, "partition %s ends at %s, but the database left timeline %d at %s", id, placeText(t.place), p.Timeline, at)
 			}
 		}
 	}

@@ -127,7 +127,7 @@ func (s *stream) begin(lsn uint64, m []byte, sent int64) error {
 // announce tells the Emitter of the open transaction.
 func (s *stream) announce() error {
 	if !s.open {
-		return stop("", "read a change outside of a transaction")
+		return lost("", "read a change outside of a transaction")
 	}
 	s.source.SetTransaction(schemas.SourceTx{ID: uint64(s.xid), CommitMicros: s.commitTime, LastCommitLSN: s.lastCommit})
 	s.txID = strconv.AppendUint(s.txID[:0], uint64(s.xid), 10)
@@ -222,7 +222,7 @@ func (s *stream) describe(ctx context.Context, rel *relation) error {
 	}
 	s.current[rel.String()] = rel
 	if rel.plan, err = compile(rel, route, s.nulls); err != nil {
-		return stop("", "make the plan of table %s: %w", rel, err)
+		return stop(hintLeaveOut, "make the plan of table %s: %w", rel, err)
 	}
 	return nil
 }
@@ -288,7 +288,7 @@ func (s *stream) protocol(kind byte, b []byte) error {
 	case 'c', 'C', 'Z':
 		return errServerEnded
 	}
-	return stop("", "read the log: message %q of %d bytes is not known", kind, len(b))
+	return stop("what answers may be no PostgreSQL, or one that this version does not know; nothing was skipped", "read the log: message %q of %d bytes is not known", kind, len(b))
 }
 
 // notice: PostgreSQL 18 goes on without a publication that did not exist when a change was
@@ -299,7 +299,7 @@ func (s *stream) notice(b []byte) error {
 		return fmt.Errorf("read the log: %w", err)
 	}
 	if n.Code == stateNotPrerequisite {
-		return stop(hintPublication, "read the log: the server goes on without changes: publication %q does not exist: %s", s.src.cfg.Publication, n.Message)
+		return lost(hintPublication, "read the log: the server goes on without changes: publication %q does not exist: %s", s.src.cfg.Publication, n.Message)
 	}
 	s.src.log.Info("the server says", "severity", n.Severity, "message", n.Message)
 	return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tailrace/tailrace/capture"
 )
 
 // Exit codes that an Error asks for, see Error.Code.
@@ -55,6 +57,24 @@ func misconfigured(hint, format string, args ...any) error {
 func unfit(hint, format string, args ...any) error {
 	return &Error{fmt.Errorf(format, args...), hint, true, codeEnvironment}
 }
+
+// lostError is about log that cannot be read any more, whatever is mended: only a new epoch
+// leads on.
+type lostError struct{ what *Error }
+
+// Error implements error.
+func (e lostError) Error() string { return e.what.Error() }
+
+// lost makes one.
+func lost(hint, format string, args ...any) error {
+	return lostError{&Error{fmt.Errorf(format, args...), hint, true, codeRuntime}}
+}
+
+// Unwrap returns what says all else.
+func (e lostError) Unwrap() error { return e.what }
+
+// Ways names the decision that leads on.
+func (lostError) Ways() []capture.Way { return []capture.Way{{Flag: capture.WayEpoch}} }
 
 // SQLSTATE codes that this package knows. Source: PostgreSQL's appendix "Error Codes".
 const (
@@ -118,20 +138,22 @@ func connectError(what, user, database string, err error) error {
 }
 
 const (
+	hintLeaveOut = "leave the table out of the capture, or change it"
+
 	hintSelect         = "the user needs SELECT on the table, and EXECUTE on the functions of the publication's row filter; and if the table has row-level security, BYPASSRLS"
 	hintUntranslatable = "a value has no form in UTF-8; correct the row, or leave the table out of the publication"
 )
 
-const hintPublication = "the publication must have existed when the changes were made; if it was dropped, changes since cannot be read: create it, drop the slot, and open a new epoch"
+const hintPublication = "the publication must have existed when the changes were made; if it was dropped, changes since cannot be read, also not after it is created again"
 
 // streamError classifies what the server said while it was sending the log.
 func streamError(err *pgconn.PgError) error {
 	wrapped := fmt.Errorf("read the log: %w", withoutValues(err))
 	switch err.Code {
 	case stateUndefinedObject:
-		return &Error{wrapped, hintPublication, true, codeRuntime}
+		return lost(hintPublication, "%w", wrapped)
 	case stateNotPrerequisite, stateUndefinedFile:
-		return &Error{wrapped, "the slot has lost the log that it needs; the way on is a new epoch", true, codeRuntime}
+		return lost("the slot has lost the log that it needs", "%w", wrapped)
 	case stateNoPrivilege:
 		return &Error{wrapped, "", true, codeEnvironment}
 	case stateUntranslatable:

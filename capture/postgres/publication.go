@@ -56,7 +56,7 @@ func (s *Source) fit(ctx context.Context, sql *pgx.Conn, tolerate func(error) er
 		return err
 	}
 	if tolerate != nil && !exists {
-		return stop(hintPublication, "publication %q does not exist any more", s.cfg.Publication)
+		return lost(hintPublication, "publication %q does not exist any more", s.cfg.Publication)
 	}
 	patterns := s.cfg.patterns() // as they are now
 	if len(patterns) == 0 && exists {

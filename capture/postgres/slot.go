@@ -134,12 +134,12 @@ func (s *Source) checkSlot(ctx context.Context, sql *pgx.Conn, state *slotState)
 	case state.walStatus == "unreserved":
 		s.log.Warn("the server is about to remove log that the slot needs", "slot", s.cfg.Slot, "hint", "raise max_slot_wal_keep_size")
 	case state.walStatus == "lost":
-		return unfit("the server removed log that the slot needed (max_slot_wal_keep_size, or a conflict on a standby): changes are lost to this slot. Drop it, or set snapshot: when_needed to read the tables anew in a new epoch",
+		return unfit("the server removed log that the slot needed (max_slot_wal_keep_size, or a conflict on a standby): changes are lost to this slot",
 			"slot %q was invalidated by the server", s.cfg.Slot), nil
 	}
 	exists, err := publicationExists(ctx, sql, s.cfg.Publication)
 	if err == nil && !exists {
-		lost = unfit("changes made while there is no publication cannot be read, also not after it is created again: create it and drop the slot, or set snapshot: when_needed to read the tables anew in a new epoch",
+		lost = unfit("changes made while there is no publication cannot be read, also not after it is created again",
 			"slot %q exists, but publication %q does not", s.cfg.Slot, s.cfg.Publication)
 	}
 	return lost, err

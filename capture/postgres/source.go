@@ -213,7 +213,7 @@ func (s *stream) drain(ctx context.Context) error {
 	for {
 		kind, b, ok, err := s.frames.next()
 		if err != nil {
-			return stop("", "%w", err)
+			return stop("what answers may be no PostgreSQL, or one that this version does not know; nothing was skipped", "%w", err)
 		}
 		if !ok {
 			break

@@ -242,6 +242,26 @@ func (c *Client) SetLevel(ctx context.Context, subject string, level Level) erro
 		path: configPath(subject), body: map[string]Level{"compatibility": level}}, nil)
 }
 
+// SubjectLevel returns the compatibility level that holds for a subject, and whether it is the
+// subject's own.
+func (c *Client) SubjectLevel(ctx context.Context, subject string) (level Level, own bool, err error) {
+	var answer struct {
+		Level Level `json:"compatibilityLevel"`
+	}
+	err = c.do(ctx, request{op: "read compatibility level", subject: subject, method: http.MethodGet, path: configPath(subject)}, &answer)
+	if NotFound(err) {
+		level, err = c.Level(ctx, subject)
+		return level, false, err
+	}
+	return answer.Level, err == nil, err
+}
+
+// ClearLevel takes the compatibility level of a subject away, so that the global one holds.
+// One that has none is an error, see NotFound.
+func (c *Client) ClearLevel(ctx context.Context, subject string) error {
+	return c.do(ctx, request{op: "clear compatibility level", subject: subject, method: http.MethodDelete, path: configPath(subject)}, nil)
+}
+
 func configPath(subject string) string {
 	if subject == "" {
 		return "/config"
