@@ -282,7 +282,11 @@ func TestLivePublicationGone(t *testing.T) {
 			l.start()
 			l.wait("idle", func() bool { return l.rec.idles > 0 })
 			l.exec("DROP PUBLICATION "+l.cfg.Publication, "INSERT INTO t VALUES (1)")
-			wantStop(t, l.wantEnd(), "does not exist", "new epoch")
+			end := l.wantEnd()
+			wantStop(t, end, "does not exist", "cannot be read")
+			if ways := capture.WaysOf(end); len(ways) == 0 || ways[0].Flag != capture.WayEpoch {
+				t.Errorf("%v leads on by %v", end, ways)
+			}
 			src, err := New(l.cfg)
 			if err != nil {
 				t.Fatal(err)
@@ -292,7 +296,7 @@ func TestLivePublicationGone(t *testing.T) {
 			if err != nil || info.Ready {
 				t.Errorf("ready %t, %v", info.Ready, err)
 			}
-			wantStop(t, info.Lost, "but publication", "new epoch")
+			wantStop(t, info.Lost, "but publication", "cannot be read")
 		})
 	}
 }

@@ -118,7 +118,7 @@ func TestLiveTablesOfOthers(t *testing.T) {
 	l.stop()
 	l.exec("DROP PUBLICATION " + quoteIdent(l.cfg.Publication))
 	_, err := l.source.Tables(t.Context())
-	wantStop(t, err, "does not exist any more", "open a new epoch")
+	wantStop(t, err, "does not exist any more", "cannot be read")
 	if !capture.IsFatal(err) {
 		t.Error("not fatal")
 	}

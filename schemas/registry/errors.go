@@ -128,7 +128,7 @@ func (e *Error) Hint() string {
 
 func (e *Error) conflictHint() string {
 	return fmt.Sprintf("the new schema of subject %q cannot replace the last one: %s; "+
-		"either go back to the old one, or check that every reader of the topic can take the new schema, "+
+		"either revert the change of the table, or check that every reader of the topic can take the new schema, "+
 		"and set the compatibility of the subject to NONE for it (PUT /config/%s {\"compatibility\":\"NONE\"})",
 		e.Subject, orElse(e.Message, "the registry gave no reason"), url.PathEscape(e.Subject))
 }
