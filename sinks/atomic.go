@@ -148,6 +148,22 @@ func (r *run) collect(ctx context.Context, tc subscribe.TransactionsConfig) erro
 	return err
 }
 
+// oneByOne applies the transactions of a batch that the target has refused as a whole: what
+// stands before the one with the row is applied, and the error names that one.
+func (r *run) oneByOne(ctx context.Context, c *collector) error {
+	end := Partition{Topic: r.cfg.EndTopic()}
+	for _, tx := range c.taken {
+		err := r.apply(ctx, &Batch{Changes: tx.Changes, Positions: tx.Positions}, 1)
+		if refuses(err) {
+			return &refusedTransaction{err, tx.ID, end, tx.Positions[end].Offset}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // drain applies what comes until the queue is closed.
 func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, c *collector) error {
 	reported := time.Now()
@@ -158,7 +174,12 @@ func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, c 
 		if len(c.batch.Positions) == 0 && len(c.batch.Changes) == 0 {
 			continue // all of it waits at a TRUNCATE
 		}
-		if err := r.apply(ctx, &c.batch, c.whole); err != nil {
+		c.batch.Divisible = !c.mixed && len(c.taken) > 0
+		err := r.apply(ctx, &c.batch, c.whole)
+		if c.batch.Divisible && refuses(err) {
+			err = r.oneByOne(ctx, c)
+		}
+		if err != nil {
 			return err
 		}
 		if !c.batch.More && time.Since(reported) > reportEvery {

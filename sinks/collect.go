@@ -25,6 +25,7 @@ type collector struct {
 	bytes      int            // of the batch
 	partitions map[string]int // how many a topic has
 	room       *budget        // of the queue
+	mixed      bool           // the batch has other things than the whole transactions in taken
 
 	taken  []*subscribe.Transaction // their changes are in the batch
 	kept   []*subscribe.Transaction // some of their changes are parked
@@ -45,6 +46,7 @@ func (c *collector) next(queue <-chan *subscribe.Transaction) (bool, error) {
 	}
 	c.whole, c.bytes = 0, 0
 	c.batch = Batch{Changes: c.batch.Changes[:0], Positions: positions, More: c.batch.More}
+	c.mixed = c.batch.More || len(c.parked) > 0 || len(c.kept) > 0
 	tx, ok := <-queue
 	if !ok {
 		return false, nil
@@ -73,6 +75,7 @@ var errTruncate = errors.New("a transaction has a TRUNCATE in some of the topic'
 func (c *collector) add(tx *subscribe.Transaction) error {
 	switch {
 	case tx.Outside:
+		c.mixed = true
 		c.outside(tx)
 		return c.resume()
 	case len(c.parked) > 0 && !c.batch.More:
@@ -99,6 +102,7 @@ func (c *collector) transaction(tx *subscribe.Transaction) error {
 		c.taken = append(c.taken, tx)
 		c.batch.Changes = append(c.batch.Changes, tx.Changes...)
 	} else {
+		c.mixed = true
 		c.kept = append(c.kept, tx)
 		for _, ch := range tx.Changes {
 			c.route(ch)
@@ -110,7 +114,7 @@ func (c *collector) transaction(tx *subscribe.Transaction) error {
 	}
 	c.whole++
 	if len(c.parked) > 0 {
-		return stopf("the capture was stopped in the middle of a TRUNCATE; fill the target from the beginning with a sink of another name", "%w", errTruncate)
+		return anew("the capture was stopped in the middle of a TRUNCATE", "%w", errTruncate)
 	}
 	return nil
 }

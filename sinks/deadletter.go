@@ -168,7 +168,7 @@ func ParseDeadRecord(r *stream.Record) (*DeadRecord, error) {
 }
 
 func foreignLetter(offset int64, err error) error {
-	return stopf("a newer tailrace wrote it: run that version; or somebody else did: nobody else may write there", "read dead letters: record at offset %d: %w", offset, err)
+	return anew("if a newer tailrace wrote it, run that version; nobody else may write there", "read dead letters: record at offset %d: %w", offset, err)
 }
 
 // partition returns whose entry a record is; ok is false for a request.

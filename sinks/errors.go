@@ -50,6 +50,7 @@ type stop struct {
 	err  error
 	hint string
 	code int
+	ways []Way // that lead on; none: what the hint says
 }
 
 func (e *stop) Error() string { return e.err.Error() }
@@ -57,6 +58,7 @@ func (e *stop) Unwrap() error { return e.err }
 func (e *stop) Fatal() bool   { return true }
 func (e *stop) Hint() string  { return e.hint }
 func (e *stop) Code() int     { return e.code }
+func (e *stop) Ways() []Way   { return e.ways }
 
 func stopf(hint, format string, args ...any) error {
 	return &stop{err: fmt.Errorf(format, args...), hint: hint, code: CodeRuntime}

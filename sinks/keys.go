@@ -221,14 +221,20 @@ func (k *keyed) upToBarrier(ctx context.Context, b *subscribe.Batch) (waits bool
 // target refuses if these are parked.
 func (k *keyed) pour(ctx context.Context, p Partition, changes []Change) error {
 	d := divider{changes: changes}
+	var refused error // the last
 	d.try = func(ctx context.Context, lo, hi int) ([]int, error) {
 		err := k.hand(ctx, p, changes, lo, hi)
-		if err != nil && k.cfg.DeadLetters != Park && refuses(err) {
-			return nil, &refusedByKey{err}
+		if refuses(err) {
+			refused = err
 		}
 		return k.given, err
 	}
-	d.refuse = func(i int, why *Cause) error { return k.dead.refuse(p, &changes[i], why) }
+	d.refuse = func(i int, why *Cause) error {
+		if k.cfg.DeadLetters != Park {
+			return &refusedByKey{refused, behind(p, changes[i].Offset)}
+		}
+		return k.dead.refuse(p, &changes[i], why)
+	}
 	return d.run(ctx, 0, len(changes))
 }
 
@@ -272,14 +278,20 @@ func (k *keyed) empty() {
 	clear(k.out.Changes)
 	k.out.Changes, k.given = k.out.Changes[:0], k.given[:0]
 	k.out.Positions = make(map[Partition]Position, 2)
-	k.out.Divisible = k.cfg.DeadLetters == Park
+	k.out.Divisible = true
 }
 
 // refusedByKey is why a sink without dead letters stops at a change.
-type refusedByKey struct{ error }
+type refusedByKey struct {
+	error
+	past Way
+}
 
 // Unwrap gives the cause.
 func (e *refusedByKey) Unwrap() error { return e.error }
+
+// Ways names what leads on if the target cannot be mended.
+func (e *refusedByKey) Ways() []Way { return []Way{e.past} }
 
 // Hint says what to do.
 func (e *refusedByKey) Hint() string {

@@ -66,7 +66,7 @@ func openLetters(ctx context.Context, cfg *Config) (*letters, error) {
 		return nil, fmt.Errorf("open dead letters: %w", err)
 	}
 	if info.Partitions != 1 {
-		return nil, stopf("it must have one: delete it if nothing is parked", "topic %s has %d partitions", topic, info.Partitions)
+		return nil, stopf("it must have one: delete it with Kafka's tools if nothing is parked", "topic %s has %d partitions", topic, info.Partitions)
 	}
 	producer, err := cfg.Source.Client.NewProducer(ctx, stream.ProducerConfig{})
 	if err != nil {
@@ -141,7 +141,7 @@ func (d *letters) note(chains map[Partition]chain, r *stream.Record) error {
 }
 
 func lostLetters(topic string, err error) error {
-	return stopf("the topic was deleted, or its records were removed: nobody can tell any more which keys wait; fill the target from the beginning with a sink of another name",
+	return anew("the topic was deleted, or its records were removed: nobody can tell any more which keys wait",
 		"dead letters are gone from topic %s: %w", topic, err)
 }
 
@@ -169,8 +169,9 @@ func (d *letters) refuse(p Partition, c *Change, why *Cause) error {
 
 func (d *letters) draft(s *parking, name string, c *Change, why *Cause) error {
 	if d.total >= d.cfg.MaxDeadLetters {
-		return stopf(fmt.Sprintf("see `tailrace dlq list --sink %s`; mend the target and ask for `tailrace dlq retry --sink %s`, or drop them; then start the sink again, which does that first. Or raise max_dead_letters",
-			d.cfg.Name, d.cfg.Name), "%d dead letters are parked, as many as may be; the change at offset %d of %s/%d would be one more", d.total, c.Offset, c.Partition.Topic, c.Partition.Number)
+		return &stop{code: CodeRuntime, ways: []Way{{Flag: WayLetters}},
+			hint: "mend the target and ask for `tailrace dlq retry`, or drop them; then start the sink again, which does that first. Or raise max_dead_letters",
+			err:  fmt.Errorf("%d dead letters are parked, as many as may be; the change at offset %d of %s/%d would be one more", d.total, c.Offset, c.Partition.Topic, c.Partition.Number)}
 	}
 	l := Letter{
 		Sink: d.cfg.Name, State: LetterWaiting, Whole: name == wholeLane, Topic: c.Partition.Topic, Partition: c.Partition.Number, Offset: c.Offset,

@@ -106,7 +106,7 @@ func (s *Positions) open(ctx context.Context) error {
 		return err
 	}
 	if info.Partitions != 1 {
-		return stopf("it must have one: the order of its records decides who owns a partition; delete it if nothing was delivered yet",
+		return stopf("it must have one: the order of its records decides who owns a partition; delete it with Kafka's tools; then everything that the topics of changes hold is delivered again",
 			"topic %s has %d partitions", s.topic, info.Partitions)
 	}
 	if s.producer, err = s.client.NewProducer(ctx, stream.ProducerConfig{}); err != nil {
@@ -274,7 +274,7 @@ func (s *Positions) note(r *stream.Record) error {
 }
 
 func (s *Positions) foreign(r *stream.Record) error {
-	return stopf("a newer tailrace wrote it: run that version; or somebody else did: nobody else may write there",
+	return stopf("if a newer tailrace wrote it, run that version; nobody else may write there. Without the topic everything that the topics of changes hold is delivered again: to have that, delete it with Kafka's tools",
 		"topic %s has a record at offset %d that is not a position", s.topic, r.Offset)
 }
 

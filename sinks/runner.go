@@ -85,15 +85,20 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	cfg.Monitor.SetPhase(PhaseStarting)
+	return leadOn(work(ctx, &cfg))
+}
+
+// work is Run without what leads on from its errors.
+func work(ctx context.Context, cfg *Config) error {
 	if cfg.Mode == Keys {
-		return quiet(ctx, keys(ctx, &cfg))
+		return quiet(ctx, keys(ctx, cfg))
 	}
 	group := stream.GroupConfig{Group: cfg.Group(), Log: cfg.Log, Single: true, Topics: []string{cfg.EndTopic()}}
 	return quiet(ctx, cfg.Source.Client.RunGroup(ctx, group, func(ctx context.Context, g *stream.Generation) error {
 		if len(g.Partitions()) == 0 {
-			return standBy(ctx, &cfg)
+			return standBy(ctx, cfg)
 		}
-		return whole(ctx, &cfg, g)
+		return whole(ctx, cfg, g)
 	}))
 }
 

@@ -246,7 +246,7 @@ func (a *applier) deleteWhole(ctx context.Context, p *plan, before sinks.Row) er
 		return err
 	}
 	if tag.RowsAffected() != 1 {
-		return ofRow("give the table a key in the source, then fill the target from the beginning with a sink of another name",
+		return ofRow("give the table a key in the source, then have the sink begin anew: `tailrace sink resolve --from-beginning`",
 			"write to %s: the row that was changed is not in the target", p.quoted)
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tailrace/tailrace/sinks"
 )
 
 // Exit codes that an Error asks for, see Error.Code.
@@ -74,6 +76,18 @@ func isOfRow(err error) bool {
 	var e rowError
 	return errors.As(err, &e)
 }
+
+// gone is about rows that the target had: restoring them mends it, or filling it anew.
+type gone struct{ what *Error }
+
+// Error implements error.
+func (e gone) Error() string { return e.what.Error() }
+
+// Unwrap gives what allows and says all else.
+func (e gone) Unwrap() error { return e.what }
+
+// Ways names the decision that leads on.
+func (gone) Ways() []sinks.Way { return []sinks.Way{{Flag: sinks.WayBeginning}} }
 
 // misconfigured is a fatal error of what the configuration says.
 func misconfigured(hint, format string, args ...any) error {

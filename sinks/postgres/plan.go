@@ -116,8 +116,8 @@ func (s *Sink) ensureTable(ctx context.Context, t *sinks.Table, schema, name str
 	quoted := quoteTable(schema, name)
 	if has == nil {
 		if s.written(t.Topic) {
-			return nil, stop("restore the table, or let a sink with another name fill the target from the beginning",
-				"table %s is gone from the target, though rows were written to it", quoted)
+			return nil, gone{&Error{fmt.Errorf("table %s is gone from the target, though rows were written to it", quoted),
+				"restore the table; or have it filled anew", true, codeRuntime}}
 		}
 		if err := createTable(ctx, s.conn, t, schema, name); err != nil {
 			return nil, err

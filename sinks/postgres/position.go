@@ -159,7 +159,7 @@ func move(ctx context.Context, conn *pgx.Conn, sink string, taken map[sinks.Part
 		}
 	}
 	tag, err := conn.Exec(ctx, `update tailrace."position" p
-		set next_offset = v.o, epoch = v.e, file = v.f, pos = v.l, "row" = v.r, n = v.n, filled = p.filled or v.filled, updated_at = now()
+		set next_offset = v.o, epoch = v.e, file = v.f, pos = v.l, "row" = v.r, n = v.n, filled = (p.filled or v.filled) and (v.o > 0 or v.n > 0), updated_at = now()
 		from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::boolean[])
 			v(topic, num, fence, o, e, f, l, r, n, filled)
 		where p.sink = $1 and p.topic = v.topic and p."partition" = v.num and p.fence = v.fence`,

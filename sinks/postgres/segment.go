@@ -255,7 +255,7 @@ func (p *plan) met(found, want int64) error {
 	if found == want {
 		return nil
 	}
-	return ofRow("ALTER TABLE … REPLICA IDENTITY FULL in the source, then fill the target from the beginning with a sink of another name",
+	return ofRow("ALTER TABLE … REPLICA IDENTITY FULL in the source, then have the sink begin anew: `tailrace sink resolve --from-beginning`",
 		"write to %s: %d of %d rows of which columns are unchanged are not in the target", p.quoted, want-found, want)
 }
 

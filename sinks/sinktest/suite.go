@@ -81,6 +81,11 @@ func Run(t *testing.T, target Target) {
 		{"dead letters and TRUNCATE", ofAll, testDeadTruncate},
 		{"dropped dead letters", ofAll, testDeadDrop},
 		{"too many dead letters", ofAll, testDeadTooMany},
+		{"resolve a row that is refused", ofAll, testResolveRefused},
+		{"resolve records that cannot be read", ofAll, testResolvePoison},
+		{"resolve a gap", ofAll, testResolveGap},
+		{"resolve dead letters that are gone", ofAll, testResolveLetters},
+		{"resolve refuses", ofAll, testResolveRefuses},
 	} {
 		if c.of == other {
 			continue

@@ -130,7 +130,7 @@ func (p *partition) goOn(ctx context.Context, gone *stream.OffsetError) (*stream
 func (p *partition) add(ctx context.Context, r *stream.Record) error {
 	h := &p.heads
 	if err := h.read(r); err != nil {
-		return fmt.Errorf("read topic %s partition %d: record at offset %d: %w", p.id.Topic, p.id.Number, r.Offset, err)
+		return &RecordError{p.id, r.Offset, err}
 	}
 	if !h.found {
 		return &OrderError{Partition: p.id, Offset: r.Offset, Before: p.seq.last, Foreign: true}
@@ -154,7 +154,7 @@ func (p *partition) add(ctx context.Context, r *stream.Record) error {
 		Key: p.batch.copy(r.Key), Value: p.batch.copy(r.Value), OldKey: p.batch.copy(h.oldKey), NewKey: p.batch.copy(h.newKey),
 	}
 	if err := p.known.identify(ctx, &c, p.heads.rest); err != nil {
-		return fmt.Errorf("read topic %s partition %d: record at offset %d: %w", p.id.Topic, p.id.Number, r.Offset, err)
+		return &RecordError{p.id, r.Offset, err}
 	}
 	p.seq.take(r.Offset, &h.mark, v)
 	p.batch.Changes = append(p.batch.Changes, c)

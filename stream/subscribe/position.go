@@ -1,6 +1,8 @@
 package subscribe
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tailrace/tailrace/stream"
@@ -51,6 +53,39 @@ func (e *OrderError) Hint() string {
 		return "the topic was deleted and created again, or its capture was started anew: read it from the beginning, as a new subscriber"
 	}
 	return "records are missing: the topic was deleted and created again, or the broker lost data; read it from the beginning, as a new subscriber"
+}
+
+// A RecordError says which record cannot be read, or what it needs cannot be had.
+type RecordError struct {
+	Partition stream.Partition
+	Offset    int64
+	Err       error
+}
+
+// Error says which record, and why.
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("read topic %s partition %d: record at offset %d: %v", e.Partition.Topic, e.Partition.Number, e.Offset, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// Fatal is true unless the cause may pass: reading again gives the same bytes.
+func (e *RecordError) Fatal() bool {
+	var f interface{ Fatal() bool }
+	if errors.As(e.Err, &f) {
+		return f.Fatal()
+	}
+	return !errors.Is(e.Err, context.Canceled) && !errors.Is(e.Err, context.DeadlineExceeded)
+}
+
+// Hint says what may have happened.
+func (e *RecordError) Hint() string {
+	var h interface{ Hint() string }
+	if errors.As(e.Err, &h) && h.Hint() != "" {
+		return h.Hint()
+	}
+	return "the record is not as a capture writes it: look at it with `tailrace topic tail`"
 }
 
 // A sequence checks that records follow each other.

@@ -153,7 +153,8 @@ type regrouper struct {
 	all   []*lane // in the configuration's order
 	by    map[*partition]*lane
 
-	last stream.Place // of the last END; zero: there was none
+	last  stream.Place // of the last END; zero: there was none
+	known int64        // where the ENDs ended when a lane had failed; 0: none has
 }
 
 func newRegrouper(ctx context.Context, cfg TransactionsConfig) (*regrouper, error) {
@@ -256,10 +257,20 @@ func (r *regrouper) between(ctx context.Context, emit func(*Transaction) bool) (
 }
 
 // wait waits for anything that is new to a lane that has nothing. That one of
-// them has failed ends the waiting, also for another.
+// them has failed ends the waiting, also for another, once the ENDs that were
+// there by then have been read: what they end is given before.
 func (r *regrouper) wait(ctx context.Context) error {
 	if err := r.feed.failed(); err != nil {
-		return err
+		if r.known == 0 {
+			at, oerr := r.cfg.Client.Offsets(ctx, r.end.part.id.Topic, r.end.part.id.Number)
+			if oerr != nil {
+				return err
+			}
+			r.known = at.LastStable
+		}
+		if r.feed.drained(r.end.part, r.known) {
+			return err
+		}
 	}
 	select {
 	case <-r.feed.wake:

@@ -42,10 +42,11 @@ type app struct {
 	registry *schemaRegistry
 	captures []*pipeline
 	sinks    []*target
+	resting  resting // parts that have stopped for good, while others work
 }
 
 // Run makes a process of cfg and lets it work until ctx ends, every capture and sink has
-// stopped, or a part that all need fails. When ctx ends, captures write what is complete and
+// stopped for good (as long as others work, one that has may be started again), or a part that all need fails. When ctx ends, captures write what is complete and
 // confirm it first. The error is that of the part that failed; nil: nothing failed.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	a := &app{cfg: cfg, opts: opts, started: time.Now().UTC(), metrics: newMetrics(opts.Version)}
@@ -112,6 +113,7 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 		serve(a.registry.sup.Run)
 	}
 	servers.Go(func() { a.reload(serving) })
+	servers.Go(func() { a.heed(serving) })
 	errs := a.work(working)
 	release()
 	servers.Wait()
@@ -124,20 +126,19 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 
 // work runs every capture and sink until all have ended, and returns their errors.
 func (a *app) work(ctx context.Context) []error {
-	errs := make([]error, len(a.captures)+len(a.sinks))
+	var sups []*supervisor
+	for _, p := range a.captures {
+		sups = append(sups, p.sup)
+	}
+	for _, t := range a.sinks {
+		sups = append(sups, t.sup)
+	}
+	errs := make([]error, len(sups))
+	a.resting.begin(len(sups))
 	var all sync.WaitGroup
-	start := func(i int, kind, name string, sup *supervisor) {
-		all.Go(func() {
-			if errs[i] = sup.Run(ctx); errs[i] != nil {
-				a.opts.Log.Error(kind+" stopped", kind, name, "error", errs[i], "hint", Hint(errs[i]))
-			}
-		})
-	}
-	for i, p := range a.captures {
-		start(i, "capture", p.cfg.Name, p.sup)
-	}
-	for i, t := range a.sinks {
-		start(len(a.captures)+i, "sink", t.cfg.Name, t.sup)
+	for i, sup := range sups {
+		sup.rest = func(ctx context.Context) bool { return a.resting.rest(ctx, sup.name) }
+		all.Go(func() { errs[i] = sup.Run(ctx) })
 	}
 	all.Wait()
 	return errs

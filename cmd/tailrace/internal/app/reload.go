@@ -21,7 +21,7 @@ func (a *app) reload(ctx context.Context) {
 }
 
 // takeUp takes up the tables of captures, and says of every other difference that it needs a
-// restart.
+// restart. Parts that have stopped are started again: what stopped them may be mended.
 func (a *app) takeUp(next *config.Config) {
 	log, changed := a.opts.Log, false
 	for _, p := range a.captures {
@@ -50,4 +50,5 @@ func (a *app) takeUp(next *config.Config) {
 	if !changed {
 		log.Info("the configuration was read again: nothing has changed")
 	}
+	a.resting.wake("")
 }

@@ -29,6 +29,8 @@ type supervisor struct {
 	running func() bool                     // whether the present run has got past its start
 	told    func(httpapi.State)             // told of each state that the supervisor decides; may be nil
 	standby time.Duration                   // pause after being fenced; 0: end for good
+	hint    func(error) string              // what to do about an error; nil: what it says itself
+	rest    func(ctx context.Context) bool  // waits after an error that is final; true: start again; nil: end for good
 	log     *slog.Logger
 
 	mu       sync.Mutex
@@ -45,7 +47,7 @@ func (s *supervisor) Run(ctx context.Context) error {
 	s.set(httpapi.Starting, nil, 0)
 	for {
 		begun := time.Now()
-		err := s.run(ctx)
+		err := s.advised(s.run(ctx))
 		if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 			s.set(httpapi.Stopped, nil, 0)
 			return nil
@@ -56,7 +58,14 @@ func (s *supervisor) Run(ctx context.Context) error {
 		aside := s.standby > 0 && fenced(err)
 		if Final(err) && !aside || ctx.Err() != nil {
 			s.set(httpapi.Stopped, err, 0)
-			return fmt.Errorf("%s: %w", s.name, err)
+			s.log.Error(s.name+" stopped", "error", err, "hint", Hint(err))
+			if ctx.Err() != nil || s.rest == nil || !s.rest(ctx) {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			s.log.Info(s.name + " is started again")
+			pause = firstPause
+			s.again()
+			continue
 		}
 		if time.Since(begun) >= healthyTime {
 			pause = firstPause
@@ -77,6 +86,29 @@ func (s *supervisor) Run(ctx context.Context) error {
 		s.again()
 	}
 }
+
+// advised adds to an error what to do about it.
+func (s *supervisor) advised(err error) error {
+	if err == nil || s.hint == nil {
+		return err
+	}
+	if hint := s.hint(err); hint != "" && hint != Hint(err) {
+		return &advisedError{err, hint}
+	}
+	return err
+}
+
+// advisedError is an error with a better hint than its own.
+type advisedError struct {
+	error
+	hint string
+}
+
+// Unwrap gives the cause.
+func (e *advisedError) Unwrap() error { return e.error }
+
+// Hint says what to do.
+func (e *advisedError) Hint() string { return e.hint }
 
 // jitter spreads a pause over its upper half, so that many parts do not return at once.
 func jitter(d time.Duration) time.Duration {
