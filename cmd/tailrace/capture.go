@@ -20,8 +20,8 @@ import (
 
 // captureCommand holds the commands about captures.
 func (c *cli) captureCommand() *cobra.Command {
-	cmd := group(&cobra.Command{Use: "capture", Short: "See how captures and sinks are doing"})
-	cmd.AddCommand(c.captureStatusCommand())
+	cmd := group(&cobra.Command{Use: "capture", Short: "See how captures and sinks are doing; lead a capture on after it has stopped"})
+	cmd.AddCommand(c.captureStatusCommand(), c.captureResolveCommand())
 	return cmd
 }
 

@@ -45,7 +45,7 @@ func (c *cli) root() *cobra.Command {
 	f.StringVar(&c.overrides.HTTPListen, "http-listen", "", "loopback address of metrics, health and status")
 	f.StringVar(&c.overrides.LogLevel, "log-level", "", "debug, info, warn or error")
 	f.StringVar(&c.overrides.LogFormat, "log-format", "", "auto, text or json")
-	root.AddCommand(c.runCommand(), c.demoCommand(), c.topicCommand(), c.captureCommand(), c.backfillCommand(), c.dlqCommand(), c.doctorCommand(), c.grantsCommand(), c.lagCommand(), c.configCommand(), c.versionCommand())
+	root.AddCommand(c.runCommand(), c.demoCommand(), c.topicCommand(), c.captureCommand(), c.backfillCommand(), c.dlqCommand(), c.sinkCommand(), c.auditCommand(), c.doctorCommand(), c.grantsCommand(), c.lagCommand(), c.configCommand(), c.versionCommand())
 	return root
 }
 

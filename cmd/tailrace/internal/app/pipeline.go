@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/tailrace/tailrace/capture"
@@ -18,8 +17,9 @@ type pipeline struct {
 	cfg     *config.Capture
 	monitor *capture.Monitor
 	sup     *supervisor
-	tables  atomic.Pointer[[]string] // patterns of the tables, which a reload may change
-	look    chan struct{}            // they have changed
+	tables  atomic.Pointer[[]string]       // patterns of the tables, which a reload may change
+	look    chan struct{}                  // they have changed
+	config  func() (capture.Config, error) // what a run works with
 }
 
 // newPipeline makes the pipeline of one capture.
@@ -32,30 +32,38 @@ func (a *app) newPipeline(c *config.Capture) *pipeline {
 		log:     log,
 		running: func() bool { return p.monitor.Status().Phase == capture.PhaseRunning },
 		told:    func(s httpapi.State) { p.monitor.SetPhase(capture.Phase(s)) },
+		hint:    captureHint(c.Name),
 		run: func(ctx context.Context) error {
-			codec, err := stream.ParseCodec(c.Compression)
+			cfg, err := p.config()
 			if err != nil {
-				return &settingError{"choose compression", "none, gzip, snappy, lz4 or zstd", err}
+				return err
 			}
-			source := c.Source()
-			source.Version, source.Log, source.Registerer = a.opts.Version, log, a.metrics
-			source.TablesNow = func() []string { return *p.tables.Load() }
-			return capture.Run(ctx, capture.Config{
-				Name:          c.Name,
-				Naming:        schemas.Naming{Prefix: c.Prefix, Connector: "postgresql", Adjust: schemas.AdjustNone},
-				Client:        a.broker.Client,
-				Registry:      a.registry.Client,
-				Source:        func() (capture.Source, error) { return postgres.New(source) },
-				Transactional: a.broker.transactional(),
-				Snapshot:      capture.SnapshotMode(c.Snapshot),
-				Backfill:      capture.BackfillConfig{Readers: c.Backfill.Readers, Rate: c.Backfill.Rate},
-				Look:          p.look,
-				Topics:        topics(c.Topics),
-				Codec:         codec,
-				Monitor:       p.monitor,
-				Log:           log,
-			})
+			return capture.Run(ctx, cfg)
 		},
+	}
+	p.config = func() (cfg capture.Config, err error) {
+		codec, err := stream.ParseCodec(c.Compression)
+		if err != nil {
+			return cfg, &settingError{"choose compression", "none, gzip, snappy, lz4 or zstd", err}
+		}
+		source := c.Source()
+		source.Version, source.Log, source.Registerer = a.opts.Version, log, a.metrics
+		source.TablesNow = func() []string { return *p.tables.Load() }
+		return capture.Config{
+			Name:          c.Name,
+			Naming:        schemas.Naming{Prefix: c.Prefix, Connector: "postgresql", Adjust: schemas.AdjustNone},
+			Client:        a.broker.Client,
+			Registry:      a.registry.Client,
+			Source:        func() (capture.Source, error) { return postgres.New(source) },
+			Transactional: a.broker.transactional(),
+			Snapshot:      capture.SnapshotMode(c.Snapshot),
+			Backfill:      capture.BackfillConfig{Readers: c.Backfill.Readers, Rate: c.Backfill.Rate},
+			Look:          p.look,
+			Topics:        topics(c.Topics),
+			Codec:         codec,
+			Monitor:       p.monitor,
+			Log:           log,
+		}, nil
 	}
 	return p
 }
@@ -80,10 +88,10 @@ func (p *pipeline) status() httpapi.Capture {
 	return out
 }
 
-// positionText writes a PostgreSQL position as the server does.
+// positionText is a position for the status; "" if none is known.
 func positionText(p capture.Position) string {
 	if p == (capture.Position{}) {
 		return ""
 	}
-	return fmt.Sprintf("%X/%X", p.Offset>>32, uint32(p.Offset))
+	return p.String()
 }

@@ -19,6 +19,7 @@ type target struct {
 	prefix  string
 	monitor *sinks.Monitor
 	sup     *supervisor
+	config  func() (sinks.Config, error) // what a run works with
 }
 
 // newTarget makes the target of one sink.
@@ -30,24 +31,32 @@ func (a *app) newTarget(c *config.Sink) *target {
 		log:     log,
 		running: t.works,
 		told:    func(s httpapi.State) { t.monitor.SetPhase(sinks.Phase(s)) },
+		hint:    sinkHint(c.Name),
 		run: func(ctx context.Context) error {
-			sink, err := a.newSink(c, log)
+			cfg, err := t.config()
 			if err != nil {
 				return err
 			}
-			return sinks.Run(ctx, sinks.Config{
-				Name:    c.Name,
-				Prefix:  t.prefix,
-				Mode:    sinks.Mode(c.Mode),
-				Source:  subscribe.Config{Client: a.broker.Client, Registry: a.registry.Client, Log: log},
-				Sink:    sink,
-				Monitor: t.monitor,
-				Log:     log,
-
-				DeadLetters:    sinks.Policy(c.DeadLetters),
-				MaxDeadLetters: c.MaxDeadLetters,
-			})
+			return sinks.Run(ctx, cfg)
 		},
+	}
+	t.config = func() (cfg sinks.Config, err error) {
+		sink, err := a.newSink(c, log)
+		if err != nil {
+			return cfg, err
+		}
+		return sinks.Config{
+			Name:    c.Name,
+			Prefix:  t.prefix,
+			Mode:    sinks.Mode(c.Mode),
+			Source:  subscribe.Config{Client: a.broker.Client, Registry: a.registry.Client, Log: log},
+			Sink:    sink,
+			Monitor: t.monitor,
+			Log:     log,
+
+			DeadLetters:    sinks.Policy(c.DeadLetters),
+			MaxDeadLetters: c.MaxDeadLetters,
+		}, nil
 	}
 	return t
 }

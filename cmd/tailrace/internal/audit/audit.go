@@ -44,7 +44,7 @@ type Chained struct {
 	Seq  uint64 `json:"seq"`  // from 1
 	Prev string `json:"prev"` // hash of the one before; "" for the first
 	Entry
-	Hash   string `json:"-"`
+	Hash   string `json:"hash,omitempty"` // not in the record, whose hash it is
 	Offset int64  `json:"-"`
 }
 
@@ -70,6 +70,15 @@ func (l *Log) Head() string {
 		return ""
 	}
 	return l.Entries[len(l.Entries)-1].Hash
+}
+
+// Has says whether an entry has a hash.
+func (l *Log) Has(hash string) bool { return hash != "" && l.hashes[hash] }
+
+// IsBroken says whether an error is a *BrokenError.
+func IsBroken(err error) bool {
+	var b *BrokenError
+	return errors.As(err, &b)
 }
 
 // BrokenError says that the chain is not whole.
@@ -137,8 +146,8 @@ func (l *Log) take(r *stream.Record) error {
 	if err := strict(r.Value, &rec); err != nil {
 		return &BrokenError{r.Offset, "it is no entry: " + err.Error()}
 	}
-	if err := strict(rec.Entry, &e); err != nil {
-		return &BrokenError{r.Offset, "it is no entry: " + err.Error()}
+	if err := strict(rec.Entry, &e); err != nil || e.Hash != "" {
+		return &BrokenError{r.Offset, fmt.Sprint("it is no entry: ", err)}
 	}
 	if hashOf(rec.Entry) != rec.Hash {
 		return &BrokenError{r.Offset, "its hash is not that of its content"}
