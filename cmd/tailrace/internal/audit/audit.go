@@ -115,10 +115,10 @@ func Read(ctx context.Context, client *stream.Client) (*Log, error) {
 
 // More reads on to the end.
 func (l *Log) More(ctx context.Context, client *stream.Client) error {
-	at, err := client.Offsets(ctx, Topic, 0)
-	if errors.Is(err, stream.ErrNoTopic) {
-		return nil
+	if _, err := client.Topic(ctx, Topic); errors.Is(err, stream.ErrNoTopic) && l.next == 0 {
+		return nil // Offsets would wait for it
 	}
+	at, err := client.Offsets(ctx, Topic, 0)
 	if err != nil {
 		return fmt.Errorf("read the audit log: %w", err)
 	}
