@@ -15,8 +15,8 @@ import (
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
-	"github.com/tailrace/tailrace/deploy/bench/internal/product"
 	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/product"
 	"github.com/tailrace/tailrace/deploy/testenv"
 	"github.com/tailrace/tailrace/stream"
 )

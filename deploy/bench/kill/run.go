@@ -13,9 +13,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
-	"github.com/tailrace/tailrace/deploy/bench/internal/product"
 	"github.com/tailrace/tailrace/deploy/bench/internal/topics"
 	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/product"
 	"github.com/tailrace/tailrace/deploy/testenv"
 )
 

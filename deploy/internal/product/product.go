@@ -59,13 +59,22 @@ type Config struct {
 
 // Product is the capture's process, one run after the other. It belongs to one goroutine.
 type Product struct {
-	cfg    Config
+	bin    string
+	dir    string // in which it runs
+	env    []string
 	file   string
 	log    string
 	broker string // host:port
 	http   string // URLs without a slash at the end
 	reg    string
 	proc   *testenv.Process
+}
+
+// Of is the product with a configuration file that is there. It runs in dir, where its log
+// goes too, with env (NAME=value) beside the environment of this process; its health is
+// asked for at the address http.
+func Of(bin, dir, file, http string, env ...string) *Product {
+	return &Product{bin: bin, dir: dir, env: env, file: file, log: filepath.Join(dir, "tailrace.log"), http: "http://" + http}
 }
 
 // New writes the configuration.
@@ -78,8 +87,9 @@ func New(cfg Config) (*Product, error) {
 		}
 		ports[i] = p
 	}
-	p := &Product{cfg: cfg, file: filepath.Join(cfg.Dir, "tailrace.yaml"), log: filepath.Join(cfg.Dir, "tailrace.log"),
-		broker: fmt.Sprintf("127.0.0.1:%d", ports[0]), reg: fmt.Sprintf("http://127.0.0.1:%d", ports[1]), http: fmt.Sprintf("http://127.0.0.1:%d", ports[2])}
+	p := Of(cfg.Bin, cfg.Dir, filepath.Join(cfg.Dir, "tailrace.yaml"), fmt.Sprintf("127.0.0.1:%d", ports[2]),
+		append([]string{"BENCH_DATABASE=" + cfg.Database, "BENCH_TARGET=" + cfg.Target}, cfg.Env...)...)
+	p.broker, p.reg = fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("http://127.0.0.1:%d", ports[1])
 	broker := fmt.Sprintf("  embedded:\n    dir: %s\n    listen: %s\n", filepath.Join(cfg.Dir, "broker"), p.broker)
 	if cfg.Kafka != "" {
 		p.broker = cfg.Kafka
@@ -134,12 +144,40 @@ func (p *Product) Start(env ...string) error {
 	}
 	defer log.Close()
 	fmt.Fprintln(log, "-- start", strings.Join(env, " "))
-	cmd := exec.Command(p.cfg.Bin, "run", "-f", p.file)
-	cmd.Dir = p.cfg.Dir
+	cmd := exec.Command(p.bin, "run", "-f", p.file)
+	cmd.Dir = p.dir
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(append(os.Environ(), "BENCH_DATABASE="+p.cfg.Database, "BENCH_TARGET="+p.cfg.Target), append(p.cfg.Env, env...)...)
+	cmd.Env = append(append(os.Environ(), p.env...), env...)
 	p.proc, err = testenv.StartProcess(cmd, syscall.SIGKILL)
 	return err
+}
+
+// Command runs another of the product's commands, with the configuration and environment
+// of the process, which may run meanwhile. An exit code above 0 is no error.
+func (p *Product) Command(ctx context.Context, args ...string) (stdout, stderr string, code int, err error) {
+	var out, errs strings.Builder
+	cmd := exec.CommandContext(ctx, p.bin, append(args, "-f", p.file)...)
+	cmd.Dir = p.dir
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Env = append(os.Environ(), p.env...)
+	var exit *exec.ExitError
+	if err = cmd.Run(); errors.As(err, &exit) && exit.Exited() {
+		err = nil
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode(), err
+}
+
+// Stop asks the process to end, waits for it and returns its exit code.
+func (p *Product) Stop(ctx context.Context) (int, error) {
+	if err := p.proc.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	select {
+	case <-p.Done():
+		return p.proc.State().ExitCode(), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("stop tailrace: %w\n%s", ctx.Err(), p.Log(4000))
+	}
 }
 
 // Pid is the running process's id.
