@@ -12,8 +12,8 @@ import (
 	"github.com/linkedin/goavro/v2"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
-	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/workload"
 )
 
 // Schemas as small as the decoder can do with; ids are places in this list.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
 )
 
 // filledVersion is the version of the rows that Fill makes.

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
 )
 
 // writer is one connection that changes rows in transactions. It belongs to one goroutine.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
-	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/workload"
 )
 
 // Unavailable stands for a value that the log does not hold since it was not changed.

@@ -13,16 +13,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Reader reads every partition of the topics under a prefix, committed records only, each
+// Reader reads every partition of some topics, committed records only, each
 // partition from its beginning and in order. It belongs to one goroutine.
 type Reader struct {
 	client   *kgo.Client
-	prefix   string
+	prefix   string                     // of the topics' names
 	position map[string]map[int32]int64 // next offset by topic and partition
 }
 
-// NewReader makes a reader of the topics whose names begin with prefix and a dot.
+// NewReader makes a reader of the topics whose names begin with prefix and a dot; "": of all
+// that there are, whoever made them.
 func NewReader(addr, prefix string) (*Reader, error) {
+	if prefix != "" {
+		prefix += "."
+	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxWait(200*time.Millisecond),
 		kgo.MetadataMinAge(100*time.Millisecond), kgo.RetryTimeout(20*time.Second), kgo.FetchMaxPartitionBytes(4<<20))
@@ -157,7 +161,7 @@ func (r *Reader) metadata(ctx context.Context) ([]kmsg.MetadataResponseTopic, er
 		return nil, fmt.Errorf("ask for topics: %w", err)
 	}
 	out := slices.DeleteFunc(resp.Topics, func(t kmsg.MetadataResponseTopic) bool {
-		return t.Topic == nil || !strings.HasPrefix(*t.Topic, r.prefix+".")
+		return t.Topic == nil || !strings.HasPrefix(*t.Topic, r.prefix)
 	})
 	for _, t := range out {
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
