@@ -7,6 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 DEPS := .deps
 PG15 := /usr/lib/postgresql/15/bin/postgres
+ANALYZE := /usr/bin/systemd-analyze
 TESTFLAGS ?=
 DEMOFLAGS ?=
 PACKAGES ?= ./...
@@ -38,12 +39,17 @@ vet: ## go vet and gofmt, of both builds
 test-tools:
 	go build -o bin/test/ ./deploy/testenv/cmd/...
 
-deps: $(PG15) $(DEPS)/postgres.stamp $(DEPS)/kafka.stamp $(DEPS)/venv.stamp ## what the tests run against, into .deps
+deps: $(PG15) $(ANALYZE) $(DEPS)/postgres.stamp $(DEPS)/kafka.stamp $(DEPS)/venv.stamp ## what the tests run against, into .deps
 
 $(PG15):
 	@test "$$(id -u)" = 0 || { echo "PostgreSQL 15 is missing: install Debian's package postgresql-15" >&2; exit 1; }
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql-15
+
+$(ANALYZE): # it needs no systemd that runs
+	@test "$$(id -u)" = 0 || { echo "systemd-analyze is missing: install Debian's package systemd" >&2; exit 1; }
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends systemd
 
 $(DEPS)/postgres.stamp: deploy/testenv/postgres/package-lock.json deploy/testenv/postgres/install.sh
 	@mkdir -p $(DEPS)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,10 @@ registry if they are configured, recover, then write every change to its topic.
 SIGTERM and SIGINT stop it: what is complete is written and confirmed to the database
 first. A second signal ends it at once; nothing is lost by that, the next start recovers.
 
+Under systemd (Type=notify) it says when it listens, when it reads its configuration again
+and when it stops; with WatchdogSec it gives a sign of life as long as it can tell how all
+its parts are doing.
+
 SIGHUP reads the configuration again. A capture's list of tables is taken up while it runs;
 any other difference is logged, and needs a restart. A file with mistakes changes nothing.
 
@@ -38,13 +43,25 @@ or the machine is not as needed.`,
 				return err
 			}
 			log := c.logger(cfg.Log)
+			told, err := newManager(c.env, log)
+			if err != nil {
+				return err
+			}
 			ctx, release := c.untilSignal(cmd.Context(), func(s os.Signal) {
 				log.Info("stopping: what is complete is written first; a second signal ends it at once", "signal", s.String())
+				told.stopping()
 			})
 			defer release()
-			reload, ignore := c.reloads(log)
+			reload, ignore := c.reloads(log, told)
 			defer ignore()
-			err = app.Run(ctx, cfg, app.Options{Version: thisBuild().Version, Log: log, Reload: reload})
+			working, end := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
+			var watching sync.WaitGroup
+			defer watching.Wait()
+			defer end()
+			err = app.Run(ctx, cfg, app.Options{Version: thisBuild().Version, Log: log, Reload: reload, Watch: func(v app.View) {
+				told.ready()
+				watching.Go(func() { told.watch(working, func() { v.Status() }) })
+			}})
 			if err == nil {
 				log.Info("stopped")
 				return c.interruption(ctx)
@@ -55,8 +72,8 @@ or the machine is not as needed.`,
 }
 
 // reloads passes on the configuration as SIGHUP has it read again, unless it has mistakes.
-// release gives the signal back.
-func (c *cli) reloads(log *slog.Logger) (configs <-chan *config.Config, release func()) {
+// told hears of it. release gives the signal back.
+func (c *cli) reloads(log *slog.Logger, told *manager) (configs <-chan *config.Config, release func()) {
 	signals, out := make(chan os.Signal, 1), make(chan *config.Config)
 	signal.Notify(signals, syscall.SIGHUP)
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -68,7 +85,9 @@ func (c *cli) reloads(log *slog.Logger) (configs <-chan *config.Config, release 
 				return
 			case <-signals:
 			}
-			cfg, err := c.load()
+			var cfg *config.Config
+			var err error
+			told.reload(func() { cfg, err = c.load() })
 			if err != nil {
 				refuseReload(log, err)
 				continue

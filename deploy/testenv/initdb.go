@@ -71,7 +71,7 @@ func reachableCopy(home string, version int) (string, error) {
 	}
 	base := fmt.Sprintf("/tmp/tailrace-postgres-%d-%d-%d", version, os.Geteuid(), stamp.ModTime().UnixNano())
 	err = once(base, func(dir string) error {
-		return errors.Join(copyTree(dir, home), os.Chmod(dir, 0o755))
+		return errors.Join(CopyTree(dir, home), os.Chmod(dir, 0o755))
 	})
 	if err != nil {
 		return "", err
@@ -122,7 +122,7 @@ func initdb(ctx context.Context, bin, to string, cred *syscall.Credential) (err 
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w:\n%s", err, out)
 	}
-	return copyTree(to, data)
+	return CopyTree(to, data)
 }
 
 // once makes the directory dir by fill, which writes to a new directory beside it, unless

@@ -80,7 +80,7 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		}
 		k.Dir = dir
 	}
-	if err := copyTree(k.logs(), filepath.Join(k.home, "formatted")); err != nil {
+	if err := CopyTree(k.logs(), filepath.Join(k.home, "formatted")); err != nil {
 		return nil, errors.Join(fmt.Errorf("copy the formatted directory: %w", err), k.Close())
 	}
 	for try := 1; ; try++ {

@@ -117,7 +117,7 @@ func (p *Postgres) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := copyTree(p.data(), template); err != nil {
+	if err := CopyTree(p.data(), template); err != nil {
 		return fmt.Errorf("copy the template of a data directory: %w", err)
 	}
 	return give(p.Dir, p.cred)

@@ -162,7 +162,7 @@ func TestPostgresFromAPrivateClone(t *testing.T) {
 	if err := os.Mkdir(deps, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyTree(filepath.Join(deps, "postgres", "17"), filepath.Join(Deps(), "postgres", "17")); err != nil {
+	if err := CopyTree(filepath.Join(deps, "postgres", "17"), filepath.Join(Deps(), "postgres", "17")); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("TAILRACE_DEPS", deps)

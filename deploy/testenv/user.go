@@ -45,9 +45,9 @@ func give(path string, cred *syscall.Credential) error {
 	})
 }
 
-// copyTree copies the directory from, its files' modes and its symbolic links to the new
-// directory to.
-func copyTree(to, from string) error {
+// CopyTree copies a directory, its files' modes and its symbolic links to the new directory
+// to; or one file.
+func CopyTree(to, from string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err

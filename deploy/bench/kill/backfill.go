@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tailrace/tailrace/capture"
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
-	"github.com/tailrace/tailrace/deploy/bench/internal/product"
-	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/product"
+	"github.com/tailrace/tailrace/deploy/internal/workload"
 	"github.com/tailrace/tailrace/deploy/testenv"
 	"github.com/tailrace/tailrace/stream"
 )

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
 )
 
 // small is a run that fits into a test suite.

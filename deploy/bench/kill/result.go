@@ -8,7 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
 )
 
 // result is what the run found; as JSON it is the last line of the output.

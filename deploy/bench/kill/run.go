@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/judge"
-	"github.com/tailrace/tailrace/deploy/bench/internal/product"
-	"github.com/tailrace/tailrace/deploy/bench/internal/topics"
-	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/judge"
+	"github.com/tailrace/tailrace/deploy/internal/product"
+	"github.com/tailrace/tailrace/deploy/internal/topics"
+	"github.com/tailrace/tailrace/deploy/internal/workload"
 	"github.com/tailrace/tailrace/deploy/testenv"
 )
 

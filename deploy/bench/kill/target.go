@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/product"
-	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/product"
+	"github.com/tailrace/tailrace/deploy/internal/workload"
 	"github.com/tailrace/tailrace/deploy/testenv"
 )
 

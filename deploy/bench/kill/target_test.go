@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/tailrace/tailrace/deploy/bench/internal/workload"
+	"github.com/tailrace/tailrace/deploy/internal/workload"
 	"github.com/tailrace/tailrace/deploy/testenv"
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tailrace/tailrace/capture"
-	"github.com/tailrace/tailrace/deploy/bench/internal/product"
+	"github.com/tailrace/tailrace/deploy/internal/product"
 	"github.com/tailrace/tailrace/deploy/testenv"
 	"github.com/tailrace/tailrace/stream"
 )

@@ -1,0 +1,2 @@
+-- What the CRM lacked.
+INSERT INTO crm.country VALUES ('XK', 'Kosovo');
