@@ -39,7 +39,7 @@ vet: ## go vet and gofmt, of both builds
 test-tools:
 	go build -o bin/test/ ./deploy/testenv/cmd/...
 
-deps: $(PG15) $(ANALYZE) $(DEPS)/postgres.stamp $(DEPS)/kafka.stamp $(DEPS)/venv.stamp ## what the tests run against, into .deps
+deps: $(PG15) $(ANALYZE) $(DEPS)/postgres.stamp $(DEPS)/kafka.stamp $(DEPS)/venv.stamp $(DEPS)/prometheus.stamp ## what the tests run against, into .deps
 
 $(PG15):
 	@test "$$(id -u)" = 0 || { echo "PostgreSQL 15 is missing: install Debian's package postgresql-15" >&2; exit 1; }
@@ -66,6 +66,11 @@ $(DEPS)/venv.stamp: deploy/testenv/requirements.txt
 	rm -rf $(DEPS)/venv
 	python3 -m venv $(DEPS)/venv
 	$(DEPS)/venv/bin/pip install --quiet --disable-pip-version-check -r deploy/testenv/requirements.txt
+	@touch $@
+
+$(DEPS)/prometheus.stamp: deploy/prometheus/install.sh
+	@mkdir -p $(DEPS)
+	deploy/prometheus/install.sh $(CURDIR)/$(DEPS)/prometheus
 	@touch $@
 
 bench-kill-embedded: deps ## 100 kills on the embedded broker, judged from outside

@@ -21,6 +21,41 @@ func newBackfillCollector(capture string, m *Monitor) *backfillCollector {
 	}
 }
 
+// retentionCollector shows what is known of the log that the database keeps.
+type retentionCollector struct {
+	monitor         *Monitor
+	bytes, headroom *prometheus.Desc
+}
+
+func newRetentionCollector(capture string, m *Monitor) *retentionCollector {
+	labels := prometheus.Labels{"capture": capture}
+	return &retentionCollector{
+		monitor: m,
+		bytes: prometheus.NewDesc("tailrace_source_retained_bytes",
+			"Log that the database keeps because the capture may still need it.", nil, labels),
+		headroom: prometheus.NewDesc("tailrace_source_retention_headroom_ratio",
+			"How much of the bound is free from which on the database removes log that is still needed: 1 all, 0 nothing, or it has. Absent where there is no bound.", nil, labels),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *retentionCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.bytes
+	ch <- c.headroom
+}
+
+// Collect implements prometheus.Collector.
+func (c *retentionCollector) Collect(ch chan<- prometheus.Metric) {
+	kept := c.monitor.Status().Retained
+	if kept == nil {
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(c.bytes, prometheus.GaugeValue, float64(kept.Bytes))
+	if ratio, ok := kept.Headroom(); ok {
+		ch <- prometheus.MustNewConstMetric(c.headroom, prometheus.GaugeValue, ratio)
+	}
+}
+
 // Describe implements prometheus.Collector.
 func (c *backfillCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.rows

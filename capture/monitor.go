@@ -29,6 +29,25 @@ type Status struct {
 	Lag       float64           `json:"lag_seconds"`          // age of the last durable commit; 0 when caught up
 	LastEvent *time.Time        `json:"last_event,omitempty"` // commit time of the last durable change
 	Events    map[string]uint64 `json:"events"`               // changes written since the process began, by op
+	Retained  *Retained         `json:"retained,omitempty"`   // log that the database keeps; nil: not known
+}
+
+// Retained is how much log the database keeps because the capture has not read it for good.
+type Retained struct {
+	Bytes int64 `json:"bytes"`
+	Bound int64 `json:"bound,omitempty"` // from which on it removes log that is still needed; 0: never
+	Lost  bool  `json:"lost,omitempty"`  // it has done so
+}
+
+// Headroom returns how much of the bound is free: 1 all, 0 nothing. ok is false without a bound.
+func (r *Retained) Headroom() (ratio float64, ok bool) {
+	switch {
+	case r.Lost:
+		return 0, true
+	case r.Bound == 0:
+		return 0, false
+	}
+	return max(0, 1-float64(r.Bytes)/float64(r.Bound)), true
 }
 
 // Monitor collects what a capture does, over all its runs. Its methods may be called from
@@ -39,11 +58,13 @@ type Monitor struct {
 	since time.Time
 	pos   Position
 	fills map[string]Backfill // by id
+	kept  *Retained
 
 	events        [256]atomic.Uint64
 	schemaChanges atomic.Uint64
 	lastCommit    atomic.Int64 // microseconds; 0: none
 	idleAt        atomic.Int64 // microseconds: when nothing was outstanding
+	heard         atomic.Int64 // milliseconds: when the log was last heard of
 }
 
 // ops are the operations that are counted, by the names of the metric's label.
@@ -73,6 +94,10 @@ func NewMonitor(name string, reg prometheus.Registerer) *Monitor {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tailrace_capture_last_event_timestamp_seconds", Help: "Commit time of the last durable change.", ConstLabels: labels,
 		}, func() float64 { return float64(m.lastCommit.Load()) / 1e6 }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tailrace_heartbeat_age_seconds", Help: "Time since the database last said anything of its log, be it that there is nothing new; 0 before it has.", ConstLabels: labels,
+		}, func() float64 { return m.silence(time.Now()) }),
+		newRetentionCollector(name, m),
 	)
 	for _, ph := range []Phase{PhaseStarting, PhaseRunning, PhaseWaiting, PhaseStopped} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -126,6 +151,25 @@ func (m *Monitor) Backfills() []Backfill {
 	return list
 }
 
+// SetRetained notes how much log the database keeps; nil: it is not known.
+func (m *Monitor) SetRetained(r *Retained) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept = r
+}
+
+// hear notes that the log was heard of, in milliseconds.
+func (m *Monitor) hear(now int64) { m.heard.Store(now) }
+
+// silence returns the seconds since the log was heard of.
+func (m *Monitor) silence(now time.Time) float64 {
+	at := m.heard.Load()
+	if at == 0 {
+		return 0
+	}
+	return max(0, float64(now.UnixMilli()-at)/1e3)
+}
+
 func (m *Monitor) schemaChange() { m.schemaChanges.Add(1) }
 
 // caughtUp notes that the log is read to its end and everything is written.
@@ -155,7 +199,7 @@ func (m *Monitor) lag(now time.Time) float64 {
 func (m *Monitor) Status() Status {
 	now := time.Now()
 	m.mu.Lock()
-	s := Status{Phase: m.state, Since: m.since, Position: m.pos}
+	s := Status{Phase: m.state, Since: m.since, Position: m.pos, Retained: m.kept}
 	m.mu.Unlock()
 	s.Lag = m.lag(now)
 	if t := m.lastCommit.Load(); t != 0 {

@@ -92,6 +92,7 @@ func (p *pipeline) Begin(tx *Tx) error {
 	p.txTime = tx.CommitTime
 	p.txSeq++
 	p.now = time.Now().UnixMilli()
+	p.cfg.Monitor.hear(p.now)
 	p.touched, p.tables, p.changes = p.touched[:0], p.tables[:0], 0
 	if p.prog.reading = tx.Read; !tx.Read {
 		p.engine.begin(tx)
@@ -340,6 +341,7 @@ func (p *pipeline) Idle(ctx context.Context, pos Position, asked bool) error {
 	if p.open {
 		return fmt.Errorf("idle at %d inside a transaction", pos.Offset)
 	}
+	p.cfg.Monitor.hear(time.Now().UnixMilli())
 	if err := p.prog.idle(pos); err != nil {
 		return err
 	}

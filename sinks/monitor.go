@@ -48,6 +48,7 @@ type Monitor struct {
 	latencies []time.Duration // a ring once it is full
 	next      int
 	applied   prometheus.Histogram
+	latency   prometheus.Histogram
 	letters   *prometheus.CounterVec
 }
 
@@ -83,6 +84,10 @@ func NewMonitor(name string, reg prometheus.Registerer) *Monitor {
 			Name: "tailrace_sink_apply_seconds", Help: "Time that the target took for a batch.", ConstLabels: labels,
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
 		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tailrace_e2e_latency_seconds", Help: "From the commit of a batch's first change in the source until the batch was durable in the target.", ConstLabels: labels,
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 20),
+		}),
 		letters: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tailrace_dlq_records_total", Help: "Dead letters, by what became of them: refused, waiting behind a refused one, refused_again, applied, dropped.", ConstLabels: labels,
 		}, []string{"event"}),
@@ -93,7 +98,7 @@ func NewMonitor(name string, reg prometheus.Registerer) *Monitor {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.applied, m.letters, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	reg.MustRegister(m.applied, m.latency, m.letters, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tailrace_sink_lag_seconds", Help: "From the last applied change's commit in the source until it was durable in the target.", ConstLabels: labels,
 	}, func() float64 { return m.Status().Lag }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tailrace_dlq_parked_records", Help: "Dead letters that are parked now.", ConstLabels: labels,
@@ -171,6 +176,9 @@ func (m *Monitor) add(t *tally) {
 	}
 	s.LastEvent, s.Lag = &t.last, max(0, t.durable.Sub(t.last).Seconds())
 	latency := max(0, t.durable.Sub(t.oldest))
+	if !t.oldest.IsZero() {
+		m.latency.Observe(latency.Seconds())
+	}
 	if len(m.latencies) < keptLatencies {
 		m.latencies = append(m.latencies, latency)
 		return

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 )
@@ -172,7 +173,7 @@ func (e *unansweredError) Hint() string {
 
 // statusTable is a status as lines and columns.
 func statusTable(s *httpapi.Status) table {
-	t := table{head: []string{"CAPTURE", "STATE", "SINCE", "RESTARTS", "POSITION", "LAG", "CHANGES", "LAST CHANGE"}}
+	t := table{head: []string{"CAPTURE", "STATE", "SINCE", "RESTARTS", "POSITION", "LAG", "CHANGES", "LAST CHANGE", "RETAINED"}}
 	for _, one := range s.Captures {
 		var changes uint64
 		for _, n := range one.Events {
@@ -184,10 +185,25 @@ func statusTable(s *httpapi.Status) table {
 		}
 		t.rows = append(t.rows, []string{
 			one.Name, string(one.State), one.Since.UTC().Format(time.RFC3339), strconv.Itoa(one.Restarts),
-			or(one.Position, "-"), strconv.FormatFloat(one.Lag, 'f', 1, 64) + "s", strconv.FormatUint(changes, 10), last,
+			or(one.Position, "-"), strconv.FormatFloat(one.Lag, 'f', 1, 64) + "s", strconv.FormatUint(changes, 10), last, retained(one.Retained),
 		})
 	}
 	return t
+}
+
+// retained writes how much log a database keeps, and how much of its bound that is.
+func retained(r *capture.Retained) string {
+	if r == nil {
+		return "-"
+	}
+	if r.Lost {
+		return "lost"
+	}
+	text := strconv.FormatFloat(float64(r.Bytes)/(1<<20), 'f', 1, 64) + " MiB"
+	if ratio, ok := r.Headroom(); ok {
+		text += fmt.Sprintf(" (%.0f%% of its bound)", 100*(1-ratio))
+	}
+	return text
 }
 
 // sinkTable is what a status says of sinks, as lines and columns.

@@ -45,6 +45,9 @@ func Deps() string {
 // deploy/testenv/requirements.txt.
 func Python() string { return filepath.Join(Deps(), "venv", "bin", "python") }
 
+// Promtool checks and tests Prometheus' rules; `make deps` brings it.
+func Promtool() string { return filepath.Join(Deps(), "prometheus", "usr", "bin", "promtool") }
+
 // Unique is prefix, a hyphen and eight random hexadecimal digits: a name for a topic, a
 // consumer group or a transactional id that no other test uses.
 func Unique(prefix string) string {

@@ -68,6 +68,7 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	for i := range cfg.Sinks {
 		a.sinks = append(a.sinks, a.newTarget(&cfg.Sinks[i]))
 	}
+	a.measure()
 	if opts.Watch != nil {
 		opts.Watch(View{Status: a.status, Latencies: a.latencies})
 	}
@@ -114,6 +115,9 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 	}
 	servers.Go(func() { a.reload(serving) })
 	servers.Go(func() { a.heed(serving) })
+	for _, p := range a.captures {
+		servers.Go(func() { p.watchRetention(serving, retentionEvery) })
+	}
 	errs := a.work(working)
 	release()
 	servers.Wait()

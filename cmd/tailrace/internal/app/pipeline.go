@@ -80,7 +80,7 @@ func (p *pipeline) status() httpapi.Capture {
 		Name: p.cfg.Name, Prefix: p.cfg.Prefix,
 		State: snap.state, Since: snap.since, Restarts: snap.restarts, RetryAt: snap.retryAt,
 		Position: positionText(seen.Position), Lag: seen.Lag, LastEvent: seen.LastEvent,
-		Events: seen.Events, Error: snap.problem(), Backfills: p.monitor.Backfills(),
+		Events: seen.Events, Error: snap.problem(), Retained: seen.Retained, Backfills: p.monitor.Backfills(),
 	}
 	if snap.state == httpapi.Running {
 		out.Since = seen.Since

@@ -61,6 +61,8 @@ type Capture struct {
 	Events    map[string]uint64 `json:"events"`               // changes written since the process began, by operation
 	Error     *Problem          `json:"error,omitempty"`      // the last one; stays until a run is healthy again
 
+	Retained *capture.Retained `json:"retained,omitempty"` // log that the database keeps
+
 	Backfills []capture.Backfill `json:"backfills,omitempty"` // those that have not ended, or have failed
 }
 
