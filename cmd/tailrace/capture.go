@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"net"
-	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/tailrace/tailrace/capture"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 )
 
@@ -35,11 +33,11 @@ func (c *cli) captureStatusCommand() *cobra.Command {
 		Long:  "Show what the running process says of its captures. It is asked at http.listen of the\nconfiguration, or at --http-listen.",
 		Args:  args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			address, err := c.httpAddress()
+			h, err := c.httpSettings()
 			if err != nil {
 				return err
 			}
-			s, err := askStatus(cmd, address)
+			s, err := askStatus(cmd, h)
 			if err != nil {
 				return err
 			}
@@ -97,78 +95,30 @@ func (c *cli) refuse(cmd *cobra.Command, result any, err error) error {
 	return &answeredError{err}
 }
 
-// httpAddress is where the running process answers.
-func (c *cli) httpAddress() (string, error) {
-	address := c.overrides.HTTPListen
-	if address == "" {
-		cfg, err := c.load()
-		if err != nil {
-			return "", err
+// httpSettings is where the running process answers, and how it wants to be asked.
+func (c *cli) httpSettings() (*config.HTTP, error) {
+	cfg, err := c.load()
+	if err != nil {
+		if c.overrides.HTTPListen == "" {
+			return nil, err
 		}
-		address = cfg.HTTP.Listen
+		cfg = &config.Config{} // a process that only the flag knows
 	}
-	if _, port, err := net.SplitHostPort(address); err != nil || port == "0" {
-		return "", &usageError{fmt.Errorf("http.listen is %s, so the running process's address is not known here", address), "name it with --http-listen; the process has logged it"}
+	h := cfg.HTTP
+	h.Listen = or(c.overrides.HTTPListen, h.Listen)
+	if _, port, err := net.SplitHostPort(h.Listen); err != nil || port == "0" {
+		return nil, &usageError{fmt.Errorf("http.listen is %s, so the running process's address is not known here", h.Listen), "name it with --http-listen; the process has logged it"}
 	}
-	return address, nil
+	return &h, nil
 }
 
 // askStatus gets /status.
-func askStatus(cmd *cobra.Command, address string) (*httpapi.Status, error) {
+func askStatus(cmd *cobra.Command, h *config.HTTP) (*httpapi.Status, error) {
 	parent := cmd.Context()
 	if parent == nil {
 		parent = context.Background()
 	}
-	return statusAt(parent, address)
-}
-
-// statusAt gets /status of the process that answers at address.
-func statusAt(parent context.Context, address string) (*httpapi.Status, error) {
-	ctx, cancel := context.WithTimeout(parent, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/status", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, &unansweredError{address, err}
-	}
-	defer resp.Body.Close()
-	var s httpapi.Status
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("answered %s", resp.Status)
-	}
-	if err == nil {
-		err = json.Unmarshal(body, &s)
-	}
-	if err != nil {
-		return nil, &unansweredError{address, err}
-	}
-	return &s, nil
-}
-
-// unansweredError is a process that does not tell its status.
-type unansweredError struct {
-	address string
-	err     error
-}
-
-// Error implements error.
-func (e *unansweredError) Error() string {
-	return fmt.Sprintf("ask for the status at %s: %v", e.address, e.err)
-}
-
-// Unwrap gives the cause.
-func (e *unansweredError) Unwrap() error { return e.err }
-
-// Environment asks for exit code 3.
-func (e *unansweredError) Environment() bool { return true }
-
-// Hint says what to do.
-func (e *unansweredError) Hint() string {
-	return "check that `tailrace run` runs with this configuration"
+	return app.StatusOf(parent, h)
 }
 
 // statusTable is a status as lines and columns.

@@ -45,9 +45,9 @@ func golden(t *testing.T, name, got string) {
 
 // Each command line with its exit code, and what it writes to both outputs.
 func TestCommandLines(t *testing.T) {
-	s := httptest.NewServer(httpapi.New(func() httpapi.Status { return status(true) }, nil))
+	s := httptest.NewServer(httpapi.New(func() httpapi.Status { return status(true) }, nil, &httpapi.Access{}))
 	defer s.Close()
-	bad := httptest.NewServer(httpapi.New(func() httpapi.Status { return status(false) }, nil))
+	bad := httptest.NewServer(httpapi.New(func() httpapi.Status { return status(false) }, nil, &httpapi.Access{}))
 	defer bad.Close()
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()

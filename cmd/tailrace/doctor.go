@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/doctor"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
@@ -81,7 +82,7 @@ func (c *cli) doctor(cmd *cobra.Command, cfg *config.Config, depth doctor.Depth)
 	defer release()
 	o := doctor.Options{Depth: depth}
 	if depth != doctor.Offline {
-		o.Status = answering(ctx, cfg.HTTP.Listen)
+		o.Status = answering(ctx, &cfg.HTTP)
 	}
 	findings := doctor.Run(ctx, cfg, o)
 	d := diagnosis{depth, doctor.Count(findings, doctor.Error), doctor.Count(findings, doctor.Warning), findings}
@@ -106,9 +107,9 @@ func (c *cli) doctor(cmd *cobra.Command, cfg *config.Config, depth doctor.Depth)
 	return nil
 }
 
-// answering is the status of the process that answers at address; nil: none does.
-func answering(ctx context.Context, address string) *httpapi.Status {
-	s, err := statusAt(ctx, address)
+// answering is the status of the process that answers where h says; nil: none does.
+func answering(ctx context.Context, h *config.HTTP) *httpapi.Status {
+	s, err := app.StatusOf(ctx, h)
 	if err != nil || s.Started.IsZero() { // another kind of server
 		return nil
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/app"
+	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
 )
 
@@ -55,13 +57,13 @@ With --watch it is asked again and again until SIGINT; with --max, until the che
 			case every < 100*time.Millisecond:
 				return usagef(cmd, "--every %s is shorter than 100ms", every)
 			}
-			address, err := c.httpAddress()
+			h, err := c.httpSettings()
 			if err != nil {
 				return err
 			}
 			ctx, release := c.untilSignal(cmd.Context(), func(os.Signal) {})
 			defer release()
-			return c.lag(ctx, cmd, address, lagOptions{atMost, watch, every})
+			return c.lag(ctx, cmd, h, lagOptions{atMost, watch, every})
 		},
 	}
 	cmd.Flags().DurationVar(&atMost, "max", 0, "lag from which on it fails, such as 30s")
@@ -78,11 +80,11 @@ type lagOptions struct {
 }
 
 // lag asks once, or until ctx ends or the check fails.
-func (c *cli) lag(ctx context.Context, cmd *cobra.Command, address string, o lagOptions) error {
+func (c *cli) lag(ctx context.Context, cmd *cobra.Command, h *config.HTTP, o lagOptions) error {
 	tick := time.NewTicker(o.every)
 	defer tick.Stop()
 	for {
-		s, err := statusAt(ctx, address)
+		s, err := app.StatusOf(ctx, h)
 		if ctx.Err() != nil {
 			return c.interruption(ctx)
 		}

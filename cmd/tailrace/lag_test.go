@@ -54,7 +54,7 @@ func TestLagWatch(t *testing.T) {
 			now.Captures[0].Lag = 31
 		}
 		return now
-	}, nil))
+	}, nil, &httpapi.Access{}))
 	defer s.Close()
 	code, stdout, stderr := execute("lag", "--watch", "--every", "100ms", "--max", "30s", "--http-listen", strings.TrimPrefix(s.URL, "http://"))
 	if code != 4 || asked.Load() != 3 || strings.Count(stdout, "PART") != 3 || !strings.Contains(stderr, `capture "shop" is 31.0s behind`) {

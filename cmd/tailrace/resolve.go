@@ -219,8 +219,8 @@ func (c *cli) stopped(ctx context.Context, t *app.Tools, cfg *config.Config, of 
 
 // askRunning asks the process that the configuration describes.
 func (c *cli) askRunning(ctx context.Context, cfg *config.Config) (*httpapi.Status, error) {
-	address := or(c.overrides.HTTPListen, cfg.HTTP.Listen)
-	return statusAt(ctx, address)
+	h := cfg.HTTP // --http-listen is in it
+	return app.StatusOf(ctx, &h)
 }
 
 // stateOf returns what a status says of a part; "" if it has it not.

@@ -38,6 +38,7 @@ type app struct {
 	opts     Options
 	started  time.Time
 	metrics  *prometheus.Registry
+	access   *httpapi.Access
 	broker   *broker
 	registry *schemaRegistry
 	captures []*pipeline
@@ -50,7 +51,10 @@ type app struct {
 // confirm it first. The error is that of the part that failed; nil: nothing failed.
 func Run(ctx context.Context, cfg *config.Config, opts Options) (err error) {
 	a := &app{cfg: cfg, opts: opts, started: time.Now().UTC(), metrics: newMetrics(opts.Version)}
-	api, err := httpapi.Listen(ctx, "http", cfg.HTTP.Listen)
+	if a.access, err = HTTPAccess(&cfg.HTTP, opts.Log); err != nil {
+		return err
+	}
+	api, err := httpapi.Listen(ctx, "http", a.access)
 	if err != nil {
 		return err
 	}
@@ -107,7 +111,7 @@ func (a *app) run(ctx context.Context, api net.Listener) error {
 		})
 	}
 	serve(func(ctx context.Context) error {
-		return httpapi.Serve(ctx, api, httpapi.New(a.status, a.metrics))
+		return httpapi.Serve(ctx, api, httpapi.New(a.status, a.metrics, a.access))
 	})
 	if a.registry.listener != nil {
 		serve(a.registry.serve)

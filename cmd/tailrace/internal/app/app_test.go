@@ -92,7 +92,7 @@ func waitFor(t *testing.T, url string, texts ...string) {
 func TestRunFails(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	cfg := unreachable(t)
-	taken, err := httpapi.Listen(t.Context(), "test", "127.0.0.1:0")
+	taken, err := httpapi.Listen(t.Context(), "test", &httpapi.Access{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func NewRegistry(r config.Registry) (*registry.Client, error) {
 	if _, port, _ := net.SplitHostPort(r.Serve); port == "0" {
 		return nil, &settingError{"registry.serve has port 0, so its address is not known here", "`tailrace capture status` shows it: name it with --registry-url", nil}
 	}
-	return registry.NewClient(registry.ClientConfig{URL: "http://" + r.Serve})
+	return ownRegistry(r, r.Serve)
 }
 
 // schemaRegistry is the registry of a running process: a client, and our own server if it
@@ -36,6 +36,7 @@ type schemaRegistry struct {
 	*registry.Client
 	url      string
 	listener net.Listener // nil: the registry is another's
+	access   *httpapi.Access
 	server   atomic.Pointer[registry.Server]
 	sup      *supervisor
 }
@@ -44,13 +45,18 @@ type schemaRegistry struct {
 func openRegistry(ctx context.Context, r config.Registry, b *broker, log *slog.Logger) (*schemaRegistry, error) {
 	out := &schemaRegistry{url: r.URL}
 	if r.URL == "" {
-		l, err := httpapi.Listen(ctx, "the registry", r.Serve)
-		if err != nil {
+		var err error
+		if out.access, err = RegistryAccess(&r, log); err != nil {
 			return nil, err
 		}
-		out.listener, out.url = l, "http://"+l.Addr().String()
-		r.URL = out.url
-		log.Info("listening", "what", "registry", "address", l.Addr().String())
+		if out.listener, err = httpapi.Listen(ctx, "the registry", out.access); err != nil {
+			return nil, err
+		}
+		r.Serve, out.url = out.listener.Addr().String(), "http://"+out.listener.Addr().String()
+		if r.TLS != nil {
+			out.url = "https://" + out.listener.Addr().String()
+		}
+		log.Info("listening", "what", "registry", "address", r.Serve)
 	}
 	client, err := NewRegistry(r)
 	if err != nil {
@@ -71,7 +77,7 @@ func openRegistry(ctx context.Context, r config.Registry, b *broker, log *slog.L
 
 // serve answers requests for our own registry until ctx ends.
 func (r *schemaRegistry) serve(ctx context.Context) error {
-	return httpapi.Serve(ctx, r.listener, httpapi.LoopbackHosts(r))
+	return httpapi.Serve(ctx, r.listener, r.access.Guard(r))
 }
 
 // own is one run of our own registry: it takes the log over, and stays until ctx ends or

@@ -57,16 +57,28 @@ type SASL struct {
 // Registry is our own registry server, or the address of another. At most one of Serve
 // and URL is set in a file.
 type Registry struct {
-	Serve    string `yaml:"serve" jsonschema_description:"Loopback address on which our own registry answers; port 0 takes a free one."`
+	Serve    string `yaml:"serve" jsonschema_description:"Address on which our own registry answers: of loopback, or any with tls, user and password; port 0 takes a free one."`
 	Topic    string `yaml:"topic" jsonschema_description:"Topic in which our own registry keeps the schemas, in Confluent's format. One process writes it. Default: _schemas."`
 	URL      string `yaml:"url" jsonschema_description:"Address of a Confluent-compatible registry."`
-	User     string `yaml:"user" jsonschema_description:"User name at url."`
-	Password Secret `yaml:"password" jsonschema_description:"Password at url."`
+	User     string `yaml:"user" jsonschema_description:"User name at url; or that our own registry asks for."`
+	Password Secret `yaml:"password" jsonschema_description:"Password at url; or that our own registry asks for."`
+
+	TLS   *ServerTLS `yaml:"tls" jsonschema_description:"Our own registry speaks TLS."`
+	Hosts []string   `yaml:"hosts" jsonschema_description:"Names by which our own registry may be called, beside loopback's and that of serve."`
+}
+
+// ServerTLS names the files of a server's certificate. They are read again when they change.
+type ServerTLS struct {
+	Cert string `yaml:"cert" jsonschema:"required" jsonschema_description:"PEM file of the certificate, with those between it and its authority."`
+	Key  string `yaml:"key" jsonschema:"required" jsonschema_description:"PEM file of the certificate's key."`
 }
 
 // HTTP is the process's own server.
 type HTTP struct {
-	Listen string `yaml:"listen" jsonschema_description:"Loopback address of /metrics, /livez, /readyz and /status; port 0 takes a free one. Default: 127.0.0.1:9090."`
+	Listen string     `yaml:"listen" jsonschema_description:"Address of /metrics, /livez, /readyz and /status: of loopback, or any with tls and token; port 0 takes a free one. Default: 127.0.0.1:9090."`
+	TLS    *ServerTLS `yaml:"tls" jsonschema_description:"It speaks TLS."`
+	Token  Secret     `yaml:"token" jsonschema_description:"Must come with each request, as Authorization: Bearer; /livez and /readyz say without it whether, not why. At least 16 characters."`
+	Hosts  []string   `yaml:"hosts" jsonschema_description:"Names by which it may be called, beside loopback's and that of listen."`
 }
 
 // Log is how the process logs.

@@ -86,7 +86,7 @@ func (v *validator) shared(c *Config) {
 	case b.Embedded != nil && b.Kafka != nil:
 		v.report(CodeConflict, "broker", "broker has both embedded and kafka", "keep one")
 	case b.Embedded != nil:
-		v.loopback("broker.embedded.listen", b.Embedded.Listen)
+		v.address("broker.embedded.listen", b.Embedded.Listen, false, "listen on 127.0.0.1: the embedded broker is for one machine; use broker.kafka for others")
 	default:
 		v.kafka(b.Kafka)
 	}
@@ -123,14 +123,20 @@ func (v *validator) kafka(k *Kafka) {
 // registry checks that there is one registry.
 func (v *validator) registry(r *Registry) {
 	if r.URL == "" {
-		v.loopback("registry.serve", r.Serve)
+		v.address("registry.serve", r.Serve, r.TLS != nil && r.Password.Set(), "set registry.tls, registry.user and registry.password; or listen on 127.0.0.1")
+		v.serverTLS("registry.tls", r.TLS)
+		v.hosts("registry.hosts", r.Hosts)
 		if !topicPattern.MatchString(r.Topic) {
 			v.report(CodeInvalidValue, "registry.topic", "registry.topic cannot be a topic's name", "use up to 249 letters, digits, '.', '_' and '-'")
 		}
-		if r.User != "" || r.Password.Set() {
-			v.report(CodeConflict, "registry", "registry has user or password without url", "our own registry listens on loopback only and asks for none")
+		if (r.User != "") != r.Password.Set() {
+			v.report(CodeConflict, "registry", "registry has only one of user and password", "our own registry asks for both, or for none")
 		}
+		v.long("registry.password", r.Password)
 		return
+	}
+	if r.TLS != nil || len(r.Hosts) > 0 {
+		v.report(CodeConflict, "registry", "registry has url and also tls or hosts, which are for our own", "keep one")
 	}
 	if r.Serve != "" || r.Topic != "" {
 		v.report(CodeConflict, "registry", "registry has url and also serve or topic, which are for our own", "keep one")
@@ -146,7 +152,10 @@ func (v *validator) registry(r *Registry) {
 
 // listens checks the process's own addresses.
 func (v *validator) listens(c *Config) {
-	v.loopback("http.listen", c.HTTP.Listen)
+	v.address("http.listen", c.HTTP.Listen, c.HTTP.TLS != nil && c.HTTP.Token.Set(), "set http.tls and http.token; or listen on 127.0.0.1")
+	v.serverTLS("http.tls", c.HTTP.TLS)
+	v.hosts("http.hosts", c.HTTP.Hosts)
+	v.long("http.token", c.HTTP.Token)
 	taken := map[string]string{}
 	check := func(path, address string) {
 		if _, port, err := hostPort(address); err != nil || port == 0 {
@@ -166,15 +175,46 @@ func (v *validator) listens(c *Config) {
 	check("http.listen", c.HTTP.Listen)
 }
 
-// loopback refuses an address that other machines could reach: nothing here asks who
-// calls.
-func (v *validator) loopback(path, address string) {
+// address checks one address. One that other machines could reach must be guarded: by TLS, and
+// by asking who calls.
+func (v *validator) address(path, address string, guarded bool, mend string) {
 	host, _, err := hostPort(address)
 	switch {
 	case err != nil:
 		v.report(CodeInvalidValue, path, path+" "+err.Error(), "write host:port, as 127.0.0.1:9090")
-	case host != "localhost" && !net.ParseIP(host).IsLoopback():
-		v.report(CodeNotLoopback, path, path+" would be reachable from other machines, without TLS and a token", "listen on 127.0.0.1, and put a proxy that authenticates before it")
+	case host != "localhost" && !net.ParseIP(host).IsLoopback() && !guarded:
+		v.report(CodeNotLoopback, path, path+" would be reachable from other machines, for everybody", mend)
+	}
+}
+
+// serverTLS checks that a server has both files.
+func (v *validator) serverTLS(path string, t *ServerTLS) {
+	if t == nil {
+		return
+	}
+	if t.Cert == "" {
+		v.missing(path+".cert", "name a PEM file")
+	}
+	if t.Key == "" {
+		v.missing(path+".key", "name a PEM file")
+	}
+}
+
+// hosts checks names that requests may call a server by.
+func (v *validator) hosts(path string, names []string) {
+	for i, name := range names {
+		if name == "" || strings.ContainsAny(name, ":/ *") && net.ParseIP(name) == nil {
+			v.report(CodeInvalidValue, fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%s[%d] is no name of a host", path, i), "write it without scheme, port and *, as tailrace.example")
+		}
+	}
+}
+
+// minToken is how long a secret must be that lets others in.
+const minToken = 16
+
+func (v *validator) long(path string, s Secret) {
+	if s.Set() && len(s.Reveal()) < minToken {
+		v.report(CodeInvalidValue, path, fmt.Sprintf("%s is shorter than %d characters", path, minToken), "make one: openssl rand -base64 24")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -152,8 +153,10 @@ func (c *checkup) registry(ctx context.Context) []Finding {
 	if own {
 		path = "registry.serve"
 		if c.opts.Status != nil && c.opts.Status.Registry.Kind == "served" {
-			r.URL = c.opts.Status.Registry.URL
-		} else if free := listen(ctx, CodeRegistryListen, path, "the registry", r.Serve); free.Severity == OK {
+			_, r.Serve, _ = strings.Cut(c.opts.Status.Registry.URL, "://")
+		} else if access, err := app.RegistryAccess(&r, slog.New(slog.DiscardHandler)); err != nil {
+			return []Finding{failed(CodeRegistryListen, path, err)}
+		} else if free := listen(ctx, CodeRegistryListen, path, "the registry", access); free.Severity == OK {
 			return []Finding{free}
 		}
 	}

@@ -166,17 +166,21 @@ func (c *checkup) http(ctx context.Context) []Finding {
 	case c.opts.Status != nil:
 		return []Finding{ok(CodeHTTPListen, path, "tailrace %s answers at %s, since %s", c.opts.Status.Version, c.cfg.HTTP.Listen, c.opts.Status.Started.UTC().Format("2006-01-02 15:04:05"))}
 	}
-	return []Finding{listen(ctx, CodeHTTPListen, path, "http", c.cfg.HTTP.Listen)}
+	access, err := app.HTTPAccess(&c.cfg.HTTP, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return []Finding{failed(CodeHTTPListen, path, err)}
+	}
+	return []Finding{listen(ctx, CodeHTTPListen, path, "http", access)}
 }
 
 // listen opens an address and closes it again.
-func listen(ctx context.Context, code, path, what, address string) Finding {
-	l, err := httpapi.Listen(ctx, what, address)
+func listen(ctx context.Context, code, path, what string, access *httpapi.Access) Finding {
+	l, err := httpapi.Listen(ctx, what, access)
 	if err == nil {
 		err = l.Close()
 	}
 	if err != nil {
 		return failed(code, path, err)
 	}
-	return ok(code, path, "%s is free", address)
+	return ok(code, path, "%s is free", access.Address)
 }

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,25 +18,30 @@ import (
 const stopTime = 5 * time.Second
 
 // New returns the handler of every endpoint. status is asked at each request and must be
-// quick.
-func New(status func() Status, metrics prometheus.Gatherer) http.Handler {
+// quick. Who does not say who it is learns whether the process lives and is ready, for
+// probes, and no more.
+func New(status func() Status, metrics prometheus.Gatherer, access *Access) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]bool{"live": true})
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		s := status()
 		code := http.StatusOK
 		if !s.Ready {
 			code = http.StatusServiceUnavailable
 		}
-		answer(w, code, map[string]any{"ready": s.Ready, "causes": append([]string{}, s.Causes...)})
+		said := map[string]any{"ready": s.Ready}
+		if access.Known(r) {
+			said["causes"] = append([]string{}, s.Causes...)
+		}
+		answer(w, code, said)
 	})
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, status())
 	})
-	return LoopbackHosts(mux)
+	return access.Guard(mux, "/livez", "/readyz")
 }
 
 // answer writes v as JSON.
@@ -49,39 +55,21 @@ func answer(w http.ResponseWriter, code int, v any) {
 	_ = enc.Encode(v) // the caller has gone: nobody is left to tell
 }
 
-// LoopbackHosts refuses requests whose Host is not a loopback name, with any port.
-func LoopbackHosts(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopback(r.Host) {
-			answer(w, http.StatusMisdirectedRequest, map[string]string{"error": "the Host header names no loopback address"})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// loopback says whether a Host header names this machine's own address.
-func loopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	} else if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
-		host = host[1 : n-1]
-	}
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
-}
-
-// Listen opens a loopback address; others are refused.
-func Listen(ctx context.Context, what, address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err == nil && host != "localhost" && !net.ParseIP(host).IsLoopback() {
-		err = errors.New("not a loopback address")
+// Listen opens an address: of loopback, or any if access is guarded.
+func Listen(ctx context.Context, what string, access *Access) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(access.Address)
+	if err == nil && !loopback(host) && !access.Guarded() {
+		err = errors.New("not a loopback address, and neither TLS nor who may ask is set")
 	}
 	var l net.Listener
 	if err == nil {
-		l, err = new(net.ListenConfig).Listen(ctx, "tcp", address)
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", access.Address)
 	}
 	if err != nil {
-		return nil, &listenError{what, address, err}
+		return nil, &listenError{what, access.Address, err}
+	}
+	if access.Certificate != nil {
+		return tls.NewListener(l, access.Certificate.server()), nil
 	}
 	return l, nil
 }

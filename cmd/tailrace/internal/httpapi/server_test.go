@@ -26,7 +26,7 @@ func handler(s Status) http.Handler {
 	reg := prometheus.NewRegistry()
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tailrace_test_total", Help: "A test."})
 	reg.MustRegister(c)
-	return New(func() Status { return s }, reg)
+	return New(func() Status { return s }, reg, &Access{})
 }
 
 func TestEndpoints(t *testing.T) {
@@ -82,18 +82,18 @@ func TestHosts(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	l, err := Listen(t.Context(), "tests", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "tests", &Access{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	_, err = Listen(t.Context(), "tests", l.Addr().String())
+	_, err = Listen(t.Context(), "tests", &Access{Address: l.Addr().String()})
 	e, ok := err.(*listenError)
 	if !ok || !e.Fatal() || !e.Environment() || e.Hint() == "" || !strings.Contains(e.Error(), "in use") {
 		t.Errorf("got %v", err)
 	}
 	for _, address := range []string{"0.0.0.0:0", ":0", "x", "192.0.2.1:0"} {
-		if l, err := Listen(t.Context(), "tests", address); err == nil {
+		if l, err := Listen(t.Context(), "tests", &Access{Address: address}); err == nil {
 			_ = l.Close()
 			t.Errorf("%s: listens", address)
 		}
@@ -101,7 +101,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestServe(t *testing.T) {
-	l, err := Listen(t.Context(), "tests", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "tests", &Access{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestServe(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if l, err = Listen(t.Context(), "tests", l.Addr().String()); err != nil {
+	if l, err = Listen(t.Context(), "tests", &Access{Address: l.Addr().String()}); err != nil {
 		t.Error(err)
 	} else {
 		_ = l.Close()
@@ -130,7 +130,7 @@ func TestServe(t *testing.T) {
 
 // A listener that is taken away ends Serve with an error.
 func TestServeFails(t *testing.T) {
-	l, err := Listen(t.Context(), "tests", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "tests", &Access{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
