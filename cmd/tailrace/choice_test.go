@@ -24,18 +24,25 @@ type sighting struct{ where, what string }
 
 // sightings collects what a capture leaves anywhere, and looks for canaries in it.
 type sightings struct {
-	seen  []sighting
-	files int
+	canaries []string // what is looked for; nil: "canary"
+	seen     []sighting
+	files    int
 }
 
 func (s *sightings) look(where string, b []byte) {
-	for rest := b; ; {
-		i := bytes.Index(rest, []byte("canary"))
-		if i < 0 {
-			return
+	canaries := s.canaries
+	if canaries == nil {
+		canaries = []string{"canary"}
+	}
+	for _, canary := range canaries {
+		for rest := b; ; {
+			i := bytes.Index(rest, []byte(canary))
+			if i < 0 {
+				break
+			}
+			s.seen = append(s.seen, sighting{where, fmt.Sprintf("%q", rest[max(0, i-60):min(len(rest), i+60)])})
+			rest = rest[i+1:]
 		}
-		s.seen = append(s.seen, sighting{where, fmt.Sprintf("%q", rest[max(0, i-60):min(len(rest), i+60)])})
-		rest = rest[i+1:]
 	}
 }
 

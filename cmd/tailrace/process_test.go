@@ -46,6 +46,9 @@ type instance struct {
 	url        string
 	bin        string   // of tailrace; "": the test's own
 	env        []string // NAME=value, further ones
+
+	client *http.Client // for get; nil: one of its own, without a token
+	scheme string       // "": http
 }
 
 // configure writes a configuration file.
@@ -215,7 +218,7 @@ func (p *process) until(what string, condition func() bool) {
 
 // get asks the process over HTTP; 0: no answer.
 func (p *process) get(path string) (int, string) {
-	resp, err := http.Get("http://" + p.http + path)
+	resp, err := cmp.Or(p.client, http.DefaultClient).Get(cmp.Or(p.scheme, "http") + "://" + p.http + path)
 	if err != nil {
 		return 0, ""
 	}

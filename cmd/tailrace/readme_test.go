@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -94,13 +95,20 @@ func TestReadmeConfigurations(t *testing.T) {
 		t.Setenv(v, "postgres://u@h/db")
 	}
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```|<<'END'\n(.*?)END\n").FindAllStringSubmatch(text, -1)
-	if len(blocks) != 2 {
+	if len(blocks) != 3 {
 		t.Fatalf("%d configurations", len(blocks))
 	}
 	t.Setenv("HMAC_KEY", "0123456789abcdef")
 	for _, b := range blocks {
 		file := filepath.Join(t.TempDir(), "tailrace.yaml")
-		if err := os.WriteFile(file, []byte(b[1]+b[2]), 0o600); err != nil {
+		secrets := t.TempDir()
+		for _, s := range regexp.MustCompile(`/run/secrets/([a-z-]+)`).FindAllStringSubmatch(b[1], -1) {
+			if err := os.WriteFile(filepath.Join(secrets, s[1]), []byte("0123456789abcdef"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		content := strings.ReplaceAll(b[1]+b[2], "/run/secrets", secrets)
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if code, stdout, stderr := execute("config", "validate", "-f", file); code != 0 {

@@ -156,7 +156,9 @@ func TestListenElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = Serve(t.Context(), l, New(func() Status { return Status{} }, prometheus.NewRegistry(), access)) }()
+	go func() {
+		_ = Serve(t.Context(), l, New(func() Status { return Status{} }, prometheus.NewRegistry(), access))
+	}()
 	address := Reach(l.Addr().String())
 	pinned, err := PinTo(certFile)
 	if err != nil {
