@@ -95,7 +95,6 @@ type stopCase struct {
 	embedded bool // only on the embedded broker
 	// effect has what the decision must say, beside what every one of its kind says.
 	effect string
-	mend   func(h *harmed) // after the decision; may be nil
 	check  func(h *harmed) // nil: the topics have the tables as the log has left them
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/tailrace/tailrace/schemas"
 )
@@ -109,11 +107,3 @@ func (c *counter) Idle(_ context.Context, p Position, _ bool) error {
 
 func (c *counter) Wait()   {}
 func (c *counter) Resume() {}
-
-// tables returns the tables with their counts, for people.
-func (s *Skipped) tables() (out []string) {
-	for _, t := range slices.Sorted(maps.Keys(s.Tables)) {
-		out = append(out, fmt.Sprintf("%s %d", t, s.Tables[t]))
-	}
-	return out
-}
