@@ -1,17 +1,10 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -25,7 +18,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/config"
 	"github.com/tailrace/tailrace/cmd/tailrace/internal/httpapi"
@@ -125,7 +117,7 @@ func newCanaryRig(t *testing.T, byFile bool) *canaryRig {
 	t.Helper()
 	r := &canaryRig{T: t, sightings: &sightings{}, pg: testenv.NewPostgres(t, testenv.PGOptions{}), dir: t.TempDir(), byFile: byFile, name: testenv.Unique("seen")}
 	r.source, r.target, r.data = r.pg.CreateDatabase(t), r.pg.CreateDatabase(t), filepath.Join(t.TempDir(), "data")
-	cert, key := selfSigned(t, r.dir)
+	cert, key := testenv.WriteCertificate(t, r.dir, "localhost")
 	secret, err := os.ReadFile(key)
 	if err != nil {
 		t.Fatal(err)
@@ -178,32 +170,6 @@ type bearer struct {
 func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Header.Set("Authorization", "Bearer "+b.token)
 	return b.next.RoundTrip(r)
-}
-
-// selfSigned writes a certificate for localhost and its key.
-func selfSigned(t *testing.T, dir string) (cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key
 }
 
 // command runs one and looks at what it writes.

@@ -295,7 +295,7 @@ func TestBrokerDownAndBack(t *testing.T) {
 	}
 	stop()
 	s.check()
-	if strings.Contains(s.log.String(), "capture stopped") {
+	if strings.Contains(s.log.String(), " stopped\",\"capture\"") {
 		t.Error("the capture gave up")
 	}
 }

@@ -2,52 +2,20 @@ package httpapi
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-// writeCertificate writes a self-signed certificate and its key.
-func writeCertificate(t *testing.T, dir, name string) (cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cert, key
-}
+	"github.com/tailrace/tailrace/deploy/testenv"
+)
 
 const token = "correct horse battery"
 
@@ -138,7 +106,7 @@ func TestMoreHosts(t *testing.T) {
 // there it speaks TLS 1.2 or later, and takes up a renewed certificate.
 func TestListenElsewhere(t *testing.T) {
 	dir := t.TempDir()
-	certFile, keyFile := writeCertificate(t, dir, "first.example")
+	certFile, keyFile := testenv.WriteCertificate(t, dir, "first.example")
 	var said bytes.Buffer
 	certificate, err := LoadCertificate(certFile, keyFile, slog.New(slog.NewTextHandler(&said, nil)))
 	if err != nil {
@@ -202,7 +170,7 @@ func TestListenElsewhere(t *testing.T) {
 	if code, body := ask("https://", pinned); code != 200 || !strings.Contains(said.String(), "the one before it stays") {
 		t.Errorf("with a broken key file: %d %s; said %s", code, body, said.String())
 	}
-	writeCertificate(t, dir, "second.example")
+	testenv.WriteCertificate(t, dir, "second.example")
 	if code, body := ask("https://", pinned); code != 0 || !strings.Contains(body, "another certificate") {
 		t.Errorf("before it looks: %d %s", code, body)
 	}
