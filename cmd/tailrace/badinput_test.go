@@ -162,7 +162,7 @@ func TestRegistryRefuses(t *testing.T) {
 	p := in.start(t)
 	p.ready()
 	sql(t, pg, db, "INSERT INTO orders VALUES (1, 'kept')")
-	c := badCase{code: 1, error: subject, hint: "compatib"}
+	c := badCase{code: 1, error: subject, hint: "tailrace capture resolve --capture " + s.name + " --accept-schema " + subject}
 	c.expect(t, p)
 	if err := client.SetLevel(t.Context(), subject, registry.None); err != nil {
 		t.Fatal(err)
