@@ -25,7 +25,7 @@ build: ## bin/tailrace
 test: deps vet test-tools ## every test, on the embedded broker and on Apache Kafka
 	bin/test/kafka -- bin/test/count \
 	  "go test -json -timeout 20m $(TESTFLAGS) $(PACKAGES)" \
-	  "go test -json -timeout 20m -race $(TESTFLAGS) $(RACE)"
+	  "go test -json -timeout 30m -race $(TESTFLAGS) $(RACE)"
 
 demo: ## a pipeline at work, with a database of its own; Ctrl-C ends it (DEMOFLAGS="--for 20s")
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || test -n "$(findstring --postgres,$(DEMOFLAGS))" || $(MAKE) $(PG15)
