@@ -40,14 +40,22 @@ func TestNothingIsLostRepeatedOrTorn(t *testing.T) {
 	}
 }
 
+// mutantRuns is how often a mutant may get away: whether a short run shows it is a matter of
+// where its kills and commits fall. Of the mutants of backfills ignore-arm is the hardest:
+// about one run in four does not show it.
+const mutantRuns = 6
+
 // Every mutant of the product must be caught: else a clean run proves nothing.
 func TestMutantsAreCaught(t *testing.T) {
 	for _, mutant := range mutants {
 		t.Run(mutant, func(t *testing.T) {
-			r := small(t, options{broker: "embedded", kills: 18, changes: 9000, seed: rand.Uint64() >> 32, rate: 600, mutant: mutant})
-			if r.good() {
-				t.Error("the mutant survived")
+			for range mutantRuns {
+				o := options{broker: "embedded", kills: 18, changes: 9000, seed: rand.Uint64() >> 32, rate: 600, mutant: mutant}
+				if !small(t, o).good() {
+					return
+				}
 			}
+			t.Error("the mutant survived")
 		})
 	}
 }
@@ -81,14 +89,19 @@ func TestMutantsOfBackfillsAreCaught(t *testing.T) {
 			case "forget-progress": // when a run reads more than may be in flight
 				o.readRate = 400
 			}
-			r := small(t, o)
-			if r.good() {
-				t.Error("the mutant survived")
+			for range mutantRuns {
+				o.seed = rand.Uint64() >> 32
+				r := small(t, o)
+				if r.good() {
+					continue
+				}
+				found := map[string]int{"write-at-once": r.Reordered, "ignore-arm": r.Stale, "forget-progress": r.TooMany, "progress-first": r.Unread + r.Different, "chunk-lost": r.Unread + r.Different}
+				if found[mutant] == 0 {
+					t.Error("something else was found than what the mutant does")
+				}
+				return
 			}
-			found := map[string]int{"write-at-once": r.Reordered, "ignore-arm": r.Stale, "forget-progress": r.TooMany, "progress-first": r.Unread + r.Different, "chunk-lost": r.Unread + r.Different}
-			if found[mutant] == 0 {
-				t.Error("something else was found than what the mutant does")
-			}
+			t.Error("the mutant survived")
 		})
 	}
 }
