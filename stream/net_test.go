@@ -247,11 +247,10 @@ type wire struct {
 	mutex sync.Mutex
 	lose  map[int16]int // by API key: how many answers are yet to be lost
 	lost  map[int16]int
-	stall map[int16]bool // by API key: requests whose answers never come
 }
 
 func newWire(c *stream.Client) *wire {
-	w := &wire{lose: make(map[int16]int), lost: make(map[int16]int), stall: make(map[int16]bool)}
+	w := &wire{lose: make(map[int16]int), lost: make(map[int16]int)}
 	c.WrapConnections(func(nc net.Conn) net.Conn { return &wireConn{Conn: nc, wire: w} })
 	return w
 }
