@@ -121,6 +121,9 @@ func (t *tally) takeTest(e *event) {
 	default:
 		return
 	}
+	if e.Action == "skip" { // with its reason
+		fmt.Fprintf(t.out, "skip %s %s\n%s", e.Package, e.Test, tt.output.String())
+	}
 	if e.Action == "fail" {
 		fmt.Fprintf(t.out, "## %s\n%s", e.Package, tt.output.String())
 		if up >= 0 {

@@ -43,6 +43,9 @@ func TestA(t *testing.T) { t.Log("hidden") }
 func TestB(t *testing.T) { t.Run("embedded", func(t *testing.T) {}); t.Run("kafka", func(t *testing.T) { t.Run("x", func(t *testing.T) { t.Error("shown") }) }) }
 func TestC(t *testing.T) { t.SkipNow() }
 `, "2 passed, 1 failed, 1 skipped", "shown"},
+		{"skipped", `import "testing"
+func TestA(t *testing.T) { t.Skip("for a reason") }
+`, "0 passed, 0 failed, 1 skipped", "skip m TestA\n=== RUN   TestA\n    m_test.go:4: for a reason"},
 		{"parent fails by itself", `import "testing"
 func TestA(t *testing.T) { t.Run("x", func(t *testing.T) {}); t.Error("by itself") }
 `, "1 passed, 1 failed, 0 skipped", "by itself"},
