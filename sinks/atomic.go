@@ -24,8 +24,35 @@ const reportEvery = 5 * time.Second
 // began: a new table.
 var errDiscover = errors.New("there is a new partition")
 
-// whole applies whole source transactions while this member owns all partitions.
+// whole applies whole source transactions while this member owns all partitions. When the
+// target refuses a row in a batch, the batch is read again, one transaction at a time: what
+// stands before the refused one is applied, and the error names it.
 func whole(ctx context.Context, cfg *Config, g *stream.Generation) error {
+	careful := 0
+	for {
+		err := wholeWith(ctx, cfg, g, careful)
+		var batch *refusedBatch
+		if !errors.As(err, &batch) {
+			return err
+		}
+		cfg.Log.Info("reads again, one transaction at a time, to find what the target refuses", "sink", cfg.Name, "error", err)
+		// It is among these, but what is outside of transactions may come in another order.
+		careful = 2 * max(careful, batch.changes)
+	}
+}
+
+// refusedBatch is a refusal of something in a batch of several.
+type refusedBatch struct {
+	error
+	changes int
+}
+
+// Unwrap gives the cause.
+func (e *refusedBatch) Unwrap() error { return e.error }
+
+// wholeWith is whole with one sink, until a batch is refused. As long as careful changes are
+// not applied, each batch is one transaction.
+func wholeWith(ctx context.Context, cfg *Config, g *stream.Generation, careful int) error {
 	sink, err := cfg.Sink()
 	if err != nil {
 		return err
@@ -35,7 +62,7 @@ func whole(ctx context.Context, cfg *Config, g *stream.Generation) error {
 			cfg.Log.Debug("did not close the target in order", "sink", cfg.Name, "error", err)
 		}
 	}()
-	r := &run{cfg: cfg, sink: sink, gen: g}
+	r := &run{cfg: cfg, sink: sink, gen: g, careful: careful}
 	for {
 		err := r.transactions(ctx)
 		if !errors.Is(err, errDiscover) {
@@ -148,14 +175,41 @@ func (r *run) collect(ctx context.Context, tc subscribe.TransactionsConfig) erro
 	return err
 }
 
-// oneByOne applies the transactions of a batch that the target has refused as a whole: what
-// stands before the one with the row is applied, and the error names that one.
-func (r *run) oneByOne(ctx context.Context, c *collector) error {
-	end := Partition{Topic: r.cfg.EndTopic()}
-	for _, tx := range c.taken {
-		err := r.apply(ctx, &Batch{Changes: tx.Changes, Positions: tx.Positions}, 1)
+// applyBatch applies a batch. If the target refuses a row in it, the error names what is to be
+// left out, or says that it is in a batch of several.
+func (r *run) applyBatch(ctx context.Context, c *collector) error {
+	outside := c.single && c.last.Outside
+	c.batch.Divisible = outside && !c.batch.More
+	err := r.apply(ctx, &c.batch, c.whole)
+	switch {
+	case !refuses(err):
+		return err
+	case !c.single:
+		return &refusedBatch{err, r.open + len(c.batch.Changes)}
+	case outside:
+		return r.halves(ctx, c.batch.Changes, err)
+	}
+	return &refusedTransaction{err, c.last.ID, Partition{Topic: r.cfg.EndTopic()}, c.last.EndOffset}
+}
+
+// halves finds the change outside of transactions that the target has refused among several:
+// what stands before it is applied. Nil: none is refused any more.
+func (r *run) halves(ctx context.Context, changes []*Change, refused error) error {
+	if len(changes) == 1 {
+		return &ledOn{refused, []Way{behind(changes[0].Partition, changes[0].Offset)}}
+	}
+	cut := middle(changes)
+	if cut == 0 {
+		return refused
+	}
+	for _, half := range [][]*Change{changes[:cut], changes[cut:]} {
+		b := Batch{Changes: half, Positions: make(map[Partition]Position), Divisible: true}
+		for _, c := range half {
+			b.Positions[c.Partition] = c.Position()
+		}
+		err := r.apply(ctx, &b, 0)
 		if refuses(err) {
-			return &refusedTransaction{err, tx.ID, end, tx.Positions[end].Offset}
+			err = r.halves(ctx, half, err)
 		}
 		if err != nil {
 			return err
@@ -164,27 +218,50 @@ func (r *run) oneByOne(ctx context.Context, c *collector) error {
 	return nil
 }
 
+// middle is where changes may be cut in two. The TRUNCATE of a topic stays whole: who stopped
+// between its partitions would read on in those that are through, and empty the table again
+// when the others follow. 0: all of them are one.
+func middle(changes []*Change) int {
+	inside := func(i int) bool { return changes[i-1].Op == OpTruncate && changes[i].Op == OpTruncate }
+	half := len(changes) / 2
+	for i := half; i < len(changes); i++ {
+		if !inside(i) {
+			return i
+		}
+	}
+	for i := half; i > 0; i-- {
+		if !inside(i) {
+			return i
+		}
+	}
+	return 0
+}
+
 // drain applies what comes until the queue is closed.
 func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, c *collector) error {
 	reported := time.Now()
 	for {
+		c.single = r.careful > 0
 		if more, err := c.next(queue); !more || err != nil {
 			return err
 		}
 		if len(c.batch.Positions) == 0 && len(c.batch.Changes) == 0 {
 			continue // all of it waits at a TRUNCATE
 		}
-		c.batch.Divisible = !c.mixed && len(c.taken) > 0
-		err := r.apply(ctx, &c.batch, c.whole)
-		if c.batch.Divisible && refuses(err) {
-			err = r.oneByOne(ctx, c)
-		}
-		if err != nil {
+		changes := len(c.batch.Changes)
+		if err := r.applyBatch(ctx, c); err != nil {
 			return err
 		}
-		if !c.batch.More && time.Since(reported) > reportEvery {
+		r.careful -= changes
+		switch {
+		case c.batch.More:
+			r.open += changes
+		case time.Since(reported) > reportEvery:
 			r.report(ctx, c.batch.Positions)
 			reported = time.Now()
+			fallthrough
+		default:
+			r.open = 0
 		}
 		c.release()
 	}

@@ -25,8 +25,9 @@ type collector struct {
 	bytes      int            // of the batch
 	partitions map[string]int // how many a topic has
 	room       *budget        // of the queue
-	mixed      bool           // the batch has other things than the whole transactions in taken
+	single     bool           // each batch takes one thing from the queue
 
+	last   *subscribe.Transaction   // that the batch took
 	taken  []*subscribe.Transaction // their changes are in the batch
 	kept   []*subscribe.Transaction // some of their changes are parked
 	parked map[Partition][]*Change  // the first of each is a TRUNCATE
@@ -46,7 +47,9 @@ func (c *collector) next(queue <-chan *subscribe.Transaction) (bool, error) {
 	}
 	c.whole, c.bytes = 0, 0
 	c.batch = Batch{Changes: c.batch.Changes[:0], Positions: positions, More: c.batch.More}
-	c.mixed = c.batch.More || len(c.parked) > 0 || len(c.kept) > 0
+	if c.waited() { // single only
+		return true, c.transaction(c.unwait())
+	}
 	tx, ok := <-queue
 	if !ok {
 		return false, nil
@@ -58,7 +61,7 @@ func (c *collector) next(queue <-chan *subscribe.Transaction) (bool, error) {
 		if err := c.add(tx); err != nil {
 			return false, err
 		}
-		if len(c.batch.Changes) >= groupChanges || c.bytes >= groupBytes {
+		if c.single || len(c.batch.Changes) >= groupChanges || c.bytes >= groupBytes {
 			return true, nil
 		}
 		select {
@@ -75,7 +78,6 @@ var errTruncate = errors.New("a transaction has a TRUNCATE in some of the topic'
 func (c *collector) add(tx *subscribe.Transaction) error {
 	switch {
 	case tx.Outside:
-		c.mixed = true
 		c.outside(tx)
 		return c.resume()
 	case len(c.parked) > 0 && !c.batch.More:
@@ -87,22 +89,31 @@ func (c *collector) add(tx *subscribe.Transaction) error {
 
 // resume takes the transactions that waited, once nothing is parked.
 func (c *collector) resume() error {
-	for len(c.parked) == 0 && len(c.wait) > 0 {
-		tx := c.wait[0]
-		c.wait = c.wait[1:]
-		if err := c.transaction(tx); err != nil {
+	for !c.single && c.waited() {
+		if err := c.transaction(c.unwait()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// waited says whether a transaction, or the next piece of one, has waited long enough.
+func (c *collector) waited() bool {
+	return len(c.wait) > 0 && (len(c.parked) == 0 || c.batch.More)
+}
+
+func (c *collector) unwait() *subscribe.Transaction {
+	tx := c.wait[0]
+	c.wait = c.wait[1:]
+	return tx
+}
+
 func (c *collector) transaction(tx *subscribe.Transaction) error {
+	c.last = tx
 	if tx.Last && !c.batch.More {
 		c.taken = append(c.taken, tx)
 		c.batch.Changes = append(c.batch.Changes, tx.Changes...)
 	} else {
-		c.mixed = true
 		c.kept = append(c.kept, tx)
 		for _, ch := range tx.Changes {
 			c.route(ch)
@@ -121,6 +132,7 @@ func (c *collector) transaction(tx *subscribe.Transaction) error {
 
 // outside takes the changes of one partition; its position follows what is not parked.
 func (c *collector) outside(tx *subscribe.Transaction) {
+	c.last = tx
 	c.kept = append(c.kept, tx)
 	for _, ch := range tx.Changes {
 		from := len(c.batch.Changes)

@@ -182,6 +182,10 @@ type run struct {
 	cfg  *Config
 	sink Sink
 	gen  *stream.Generation
+
+	careful int // changes that are still to be applied one transaction at a time
+	open    int // changes of the source transaction whose next pieces come, and what stood before it in its batch
+
 	rows Rows
 }
 

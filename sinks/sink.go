@@ -66,10 +66,10 @@ type Batch struct {
 	// More says that the last source transaction of b is not complete: nothing of b may be
 	// visible before the rest, which comes with the next batches, is durable too.
 	More bool
-	// Divisible says that the caller parks what the target refuses. If Apply fails because of
-	// a row, it leaves nothing of b, returns a *Refused or, if it cannot name the row, an
-	// error with a method OfRow() bool that is true, and is called again: with parts of b.
-	// So it need not find the row at any cost.
+	// Divisible says that the caller goes on if the target refuses a row. If Apply fails
+	// because of a row, it leaves nothing of b, returns a *Refused or, if it cannot name the
+	// row, an error with a method OfRow() bool that is true, and is called again: with parts
+	// of b. So it need not find the row at any cost.
 	Divisible bool
 	// Schema returns the text of a schema of the registry, by its id; what was asked for
 	// once costs nothing. Nil: nobody can tell.

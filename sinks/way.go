@@ -74,9 +74,9 @@ func leadOn(err error) error {
 // refusedTransaction is why a sink that applies whole transactions stops at one.
 type refusedTransaction struct {
 	error
-	id   string
-	end  Partition
-	next int64 // offset after its END
+	id     string
+	end    Partition
+	offset int64 // of its END
 }
 
 // Error says which transaction.
@@ -88,4 +88,4 @@ func (e *refusedTransaction) Error() string {
 func (e *refusedTransaction) Unwrap() error { return e.error }
 
 // Ways names what leads on if the target cannot be mended.
-func (e *refusedTransaction) Ways() []Way { return []Way{behind(e.end, e.next-1)} }
+func (e *refusedTransaction) Ways() []Way { return []Way{behind(e.end, e.offset)} }

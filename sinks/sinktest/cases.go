@@ -393,8 +393,10 @@ func testPieces(f *fixture) {
 func testRecreated(f *fixture) {
 	t := f.Table(items(), 1)
 	f.Tx(change(t, 'c', 1, 10, "a"), change(t, 'c', 2, 20, "b"), change(t, 'd', 2))
-	stop, _ := f.start(f.config(f.mode))
+	cfg := f.config(f.mode)
+	stop, _ := f.start(cfg)
 	f.want("items", "1|10|a")
+	f.durable(&cfg, 2)
 	if err := stop(); err != nil {
 		f.Fatal(err)
 	}

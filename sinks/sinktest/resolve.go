@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tailrace/tailrace/schemas"
 	"github.com/tailrace/tailrace/sinks"
@@ -81,14 +82,7 @@ func (f *fixture) says(e *sinks.Effect, want string) {
 // A row that the target refuses is left out: with its whole transaction, where the sink keeps
 // these together.
 func testResolveRefused(f *fixture) {
-	t := f.Table(items(), 1)
-	f.Tx(change(t, 'c', 1, 10, "a"))
-	cfg := f.config(f.mode)
-	stop, _ := f.start(cfg)
-	f.want("items", "1|10|a")
-	if err := stop(); err != nil {
-		f.Fatal(err)
-	}
+	t, cfg := f.begun()
 	f.refuse(true)
 	f.Tx(change(t, 'c', 2, 20, "b"))
 	f.Tx(change(t, 'c', 3, Poison, "c"), change(t, 'c', 4, 40, "d"))
@@ -104,6 +98,90 @@ func testResolveRefused(f *fixture) {
 	f.says(told, "transaction/0: skipped 1, missing 0, again 0; items/0: skipped 2, missing 0, again 0; letters 0")
 	f.start(cfg)
 	f.want("items", "1|10|a", "2|20|b", "5|50|e")
+}
+
+// begun has a sink apply one row and stop.
+func (f *fixture) begun() (*Table, sinks.Config) {
+	f.T.Helper()
+	t := f.Table(items(), 1)
+	f.Tx(change(t, 'c', 1, 10, "a"))
+	cfg := f.config(f.mode)
+	stop, _ := f.start(cfg)
+	f.want("items", "1|10|a")
+	f.durable(&cfg, 1)
+	if err := stop(); err != nil {
+		f.Fatal(err)
+	}
+	return t, cfg
+}
+
+// durable waits until a sink has applied so many inserts, and its position says so: where the
+// target has the rows and another place the positions, rows are seen before.
+func (f *fixture) durable(cfg *sinks.Config, inserts uint64) {
+	f.T.Helper()
+	for deadline := time.Now().Add(waitTime); cfg.Monitor.Status().Events["create"] < inserts; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			f.Fatal("the position does not follow")
+		}
+	}
+}
+
+// A row of a backfill that the target refuses is left out alone, whatever stands around it.
+func testResolveRefusedRead(f *fixture) {
+	t, cfg := f.begun()
+	f.refuse(true)
+	want := []string{"1|10|a"}
+	f.Tx(change(t, 'c', 2, 20, "b"))
+	f.Begin()
+	for id := range 50 {
+		v := 7
+		if id == 31 {
+			v = Poison
+		}
+		c := change(t, 'r', 100+id, v, "r")
+		c.Flags = stream.FlagBackfill
+		f.Write(&c)
+		if id != 31 {
+			want = append(want, fmt.Sprintf("%d|7|r", 100+id))
+		}
+	}
+	f.End()
+	f.Flush()
+	f.Tx(change(t, 'c', 3, 30, "c"))
+	_, ended := f.start(cfg)
+	f.says(f.resolve(cfg, ended, "", sinks.WaySkip), "items/0: skipped 1, missing 0, again 0; letters 0")
+	f.start(cfg)
+	f.want("items", append(want, "2|20|b", "3|30|c")...)
+}
+
+// Of a source transaction that comes in several pieces nothing is applied, and all before it,
+// also rows of a backfill that stand in the same partitions.
+func testResolveRefusedLarge(f *fixture) {
+	t, cfg := f.begun()
+	f.refuse(true)
+	f.Tx(change(t, 'c', 2, 20, "b"))
+	f.Begin()
+	read := change(t, 'r', 3, 30, "r")
+	read.Flags = stream.FlagBackfill
+	f.Write(&read)
+	f.End()
+	f.Begin()
+	text := strings.Repeat("x", 1<<20)
+	for id := range 20 {
+		v := 7
+		if id == 18 {
+			v = Poison
+		}
+		c := change(t, 'c', 100+id, v, text)
+		f.Write(&c)
+	}
+	f.End()
+	f.Flush()
+	f.Tx(change(t, 'c', 4, 40, "d"))
+	_, ended := f.start(cfg)
+	f.says(f.resolve(cfg, ended, "", sinks.WaySkip), "transaction/0: skipped 1, missing 0, again 0; items/0: skipped 20, missing 0, again 0; letters 0")
+	f.start(cfg)
+	f.want("items", "1|10|a", "2|20|b", "3|30|r", "4|40|d")
 }
 
 // A record that is not Avro, and one of another program, are left out.
@@ -139,20 +217,14 @@ func testResolvePoison(f *fixture) {
 
 // Records are missing: the sink goes on behind the gap.
 func testResolveGap(f *fixture) {
-	t := f.Table(items(), 1)
-	f.Tx(change(t, 'c', 1, 10, "a"))
-	cfg := f.config(f.mode)
-	stop, _ := f.start(cfg)
-	f.want("items", "1|10|a")
-	if err := stop(); err != nil {
-		f.Fatal(err)
-	}
+	t, cfg := f.begun()
 	f.n[sinks.Partition{Topic: t.Topic}] += 5
 	f.Tx(change(t, 'c', 2, 20, "b"))
 	_, ended := f.start(cfg)
 	f.says(f.resolve(cfg, ended, "is number 7", sinks.WayGap), "items/0: skipped 0, missing 5, again 0; letters 0")
-	stop, _ = f.start(cfg)
+	stop, _ := f.start(cfg)
 	f.want("items", "1|10|a", "2|20|b")
+	f.durable(&cfg, 2)
 	if err := stop(); err != nil {
 		f.Fatal(err)
 	}
@@ -203,14 +275,7 @@ func testResolveLetters(f *fixture) {
 
 // Bad decisions are refused, and so is one about a sink that goes on elsewhere.
 func testResolveRefuses(f *fixture) {
-	t := f.Table(items(), 1)
-	f.Tx(change(t, 'c', 1, 10, "a"))
-	cfg := f.config(f.mode)
-	stop, _ := f.start(cfg)
-	f.want("items", "1|10|a")
-	if err := stop(); err != nil {
-		f.Fatal(err)
-	}
+	t, cfg := f.begun()
 	at := sinks.Partition{Topic: t.Topic}
 	refused := func(d sinks.Decision, want string) {
 		f.T.Helper()

@@ -82,6 +82,8 @@ func Run(t *testing.T, target Target) {
 		{"dropped dead letters", ofAll, testDeadDrop},
 		{"too many dead letters", ofAll, testDeadTooMany},
 		{"resolve a row that is refused", ofAll, testResolveRefused},
+		{"resolve a row of a backfill that is refused", ofAll, testResolveRefusedRead},
+		{"resolve a large transaction that is refused", ofTransactions, testResolveRefusedLarge},
 		{"resolve records that cannot be read", ofAll, testResolvePoison},
 		{"resolve a gap", ofAll, testResolveGap},
 		{"resolve dead letters that are gone", ofAll, testResolveLetters},

@@ -34,6 +34,8 @@ type Transaction struct {
 	// a backfill, or changes whose END is not there any more. All are of one
 	// partition.
 	Outside bool
+	// EndOffset is that of its END record; of no meaning if Outside.
+	EndOffset int64
 	// Last: the transaction ends with this piece. Pieces of one transaction
 	// follow each other, and count together or not at all.
 	Last bool
@@ -336,8 +338,12 @@ func (r *regrouper) transaction(ctx context.Context, end *Change, emit func(*Tra
 			return err
 		}
 	}
-	t := newTransaction()
-	t.ID, t.Place = id, end.Mark.Place
+	piece := func() *Transaction {
+		t := newTransaction()
+		t.ID, t.Place, t.EndOffset = id, end.Mark.Place, end.Offset
+		return t
+	}
+	t := piece()
 	for i := range parts {
 		p := &parts[i]
 		for {
@@ -356,8 +362,7 @@ func (r *regrouper) transaction(ctx context.Context, end *Change, emit func(*Tra
 			if !emit(t) {
 				return errStopped
 			}
-			t = newTransaction()
-			t.ID, t.Place = id, end.Mark.Place
+			t = piece()
 		}
 	}
 	t.sort(len(parts))
