@@ -38,6 +38,7 @@ type Client struct {
 	timeout   time.Duration
 	transport *transport
 	layout    layout
+	ends      ends
 	log       *slog.Logger
 	closed    atomic.Bool
 }

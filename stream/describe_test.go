@@ -62,3 +62,39 @@ func TestOutcomeOfATransaction(t *testing.T) {
 		}
 	}
 }
+
+// How a transaction ended is known until another begins, though the coordinator has
+// forgotten.
+func TestEndsAreRemembered(t *testing.T) {
+	committed := &transactionState{state: "CompleteCommit", producerID: 3, producerEpoch: 7}
+	empty := func(epoch int16) *transactionState {
+		return &transactionState{state: "Empty", producerID: 3, producerEpoch: epoch}
+	}
+	for name, c := range map[string]struct {
+		do   func(e *ends)
+		says *transactionState
+		want bool
+	}{
+		"the answer to the init was lost":  {func(*ends) {}, empty(8), true},
+		"inits were answered":              {func(e *ends) { e.follow("id", 8); e.look("id", empty(8)); e.follow("id", 9) }, empty(9), true},
+		"an answer was lost later":         {func(e *ends) { e.follow("id", 8); e.look("id", empty(8)) }, empty(9), true},
+		"one answer after the other":       {func(e *ends) { e.look("id", empty(8)) }, empty(9), true},
+		"somebody was there later":         {func(e *ends) { e.follow("id", 8) }, empty(10), false},
+		"another was there meanwhile":      {func(*ends) {}, empty(9), false},
+		"of another id":                    {func(*ends) {}, &transactionState{state: "Empty", producerID: 4, producerEpoch: 8}, false},
+		"a transaction has begun":          {func(e *ends) { e.forget("id"); e.follow("id", 8) }, empty(8), false},
+		"another has a transaction":        {func(e *ends) { e.look("id", &transactionState{state: "Ongoing", producerID: 3, producerEpoch: 8}) }, empty(8), false},
+		"the coordinator says how another": {func(*ends) {}, &transactionState{state: "CompleteAbort", producerID: 3, producerEpoch: 8}, false},
+		"nothing is said":                  {func(*ends) {}, nil, false},
+	} {
+		var e ends
+		if got := e.look("id", committed); got != committed {
+			t.Fatalf("at first: %+v", got)
+		}
+		c.do(&e)
+		got := e.look("id", c.says)
+		if commit, _ := got.outcome(3); commit != c.want || !c.want && got != c.says {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}

@@ -66,14 +66,16 @@ func (c *Client) NewProducer(ctx context.Context, cfg ProducerConfig) (*Producer
 	}
 	p := &Producer{client: c, cfg: cfg, log: cfg.Log, sequences: make(map[Partition]int32)}
 	if p.Transactional() {
-		var err error
-		if p.before, err = p.describe(ctx); err != nil {
+		said, err := p.describe(ctx)
+		if err != nil {
 			return nil, err
 		}
+		p.before = c.ends.look(cfg.TransactionalID, said)
 	}
 	if err := p.init(ctx); err != nil {
 		return nil, err
 	}
+	c.ends.follow(cfg.TransactionalID, p.epoch)
 	return p, nil
 }
 

@@ -161,7 +161,12 @@ func hangOnce(t *testing.T, c *stream.Client, name string, commit bool) {
 	if o, err := c.Offsets(testContext(t), topic, 1); err != nil || o.LastStable != 0 || o.End != 1 {
 		t.Fatalf("%s: the transaction does not hang: %+v, %v", name, o, err)
 	}
-	next := newProducer(t, c, stream.ProducerConfig{TransactionalID: id})
+	soon, cancel := context.WithTimeout(testContext(t), 50*time.Millisecond)
+	defer cancel()
+	if err := newProducer(t, c, stream.ProducerConfig{TransactionalID: id}).Settle(soon, parts); err == nil {
+		t.Fatalf("%s: it is settled at once", name)
+	}
+	next := newProducer(t, c, stream.ProducerConfig{TransactionalID: id}) // the one before had no time
 	if err := next.Settle(testContext(t), parts); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

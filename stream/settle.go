@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -39,13 +40,17 @@ func (p *Producer) Settle(ctx context.Context, parts []Partition) error {
 
 // hanging returns the partitions that still have an open transaction when
 // those on their way must have ended.
-func (p *Producer) hanging(ctx context.Context, parts []Partition) ([]Partition, error) {
+func (p *Producer) hanging(ctx context.Context, parts []Partition) (open []Partition, err error) {
 	if !p.Transactional() {
 		return parts, nil
 	}
+	defer func() {
+		if err == nil && len(open) == 0 {
+			p.client.ends.forget(p.cfg.TransactionalID)
+		}
+	}()
 	limited, cancel := context.WithTimeout(ctx, settleGrace)
 	defer cancel()
-	var open []Partition
 	for _, part := range parts {
 		_, err := p.client.WaitStable(limited, part.Topic, part.Number)
 		switch {
@@ -91,4 +96,60 @@ func (s *transactionState) outcome(producerID int64) (commit, known bool) {
 		how, ok = strings.CutPrefix(s.state, "Prepare")
 	}
 	return how == "Commit", ok && (how == "Commit" || how == "Abort")
+}
+
+// ends remembers how transactions ended, by transactional id. A coordinator forgets
+// it when it gives out the next producer, so that without this a Settle that is
+// interrupted, or an answer that is lost, would leave a hanging transaction to a
+// person.
+type ends struct {
+	mutex sync.Mutex
+	last  map[string]lastEnd
+}
+
+// lastEnd is how a transaction ended that none has followed.
+type lastEnd struct {
+	*transactionState
+	epoch int16 // of the last producer that we know of
+}
+
+// look takes what a coordinator says, and returns how the last transaction ended as
+// far as is known: nil, not at all. One producer may have come that we do not know of,
+// for want of the answer: if it had begun a transaction, the coordinator would tell of
+// that one. If two have come, the first may have.
+func (e *ends) look(id string, s *transactionState) *transactionState {
+	if s == nil {
+		return nil
+	}
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	last, ok := e.last[id]
+	if since := s.producerEpoch - last.epoch; ok && s.state == "Empty" && s.producerID == last.producerID && (since == 0 || since == 1) {
+		e.last[id] = lastEnd{last.transactionState, s.producerEpoch}
+		return last.transactionState
+	}
+	delete(e.last, id)
+	if _, known := s.outcome(s.producerID); known {
+		if e.last == nil {
+			e.last = make(map[string]lastEnd)
+		}
+		e.last[id] = lastEnd{s, s.producerEpoch}
+	}
+	return s
+}
+
+// follow notes the epoch of a new producer.
+func (e *ends) follow(id string, epoch int16) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	if last, ok := e.last[id]; ok {
+		e.last[id] = lastEnd{last.transactionState, epoch}
+	}
+}
+
+// forget is called when a transaction begins, or nothing hangs.
+func (e *ends) forget(id string) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	delete(e.last, id)
 }

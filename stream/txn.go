@@ -66,6 +66,7 @@ func (p *Producer) join(ctx context.Context, parts []Partition) error {
 		return nil
 	}
 	if !p.txn.open {
+		p.client.ends.forget(p.cfg.TransactionalID)
 		p.txn.open, p.txn.since = true, time.Now()
 		p.txn.partitions = make(map[Partition]struct{})
 	}
