@@ -101,7 +101,9 @@ func (c *counter) committed(ctx context.Context) (int, error) {
 // killed, started.
 func TestKafkaIsStoppedAndKilled(t *testing.T) {
 	t.Parallel()
-	k := testenv.NewKafka(t, testenv.KafkaOptions{Settings: map[string]string{"transaction.partition.verification.enable": "false"}})
+	settings := testenv.QuickRestart()
+	settings["transaction.partition.verification.enable"] = "false"
+	k := testenv.NewKafka(t, testenv.KafkaOptions{Settings: settings})
 	t.Run("hanging", func(t *testing.T) { hangAndSettle(t, k.Addr()) })
 	client := newClientOf(t, stream.Config{Brokers: []string{k.Addr()}, Timeout: 20 * time.Second})
 	c := &counter{client: client, topic: newTopic(t, client, 2, nil), id: testenv.Unique("counter")}

@@ -27,7 +27,6 @@ type backfillAnswer struct {
 // ask runs a command of the backfills and reads its answer.
 func (i *instance) ask(t *testing.T, code int, args ...string) backfillAnswer {
 	t.Helper()
-	t.Setenv("PG_URL", i.url)
 	got, stdout, stderr := execute(append([]string{"backfill", "-f", i.file, "-o", "json"}, args...)...)
 	var a backfillAnswer
 	if err := json.Unmarshal([]byte(stdout), &a); err != nil {
@@ -74,7 +73,6 @@ func (p *process) backfill(args ...string) string {
 // failing asks for a backfill that fails, be it at once or a moment later, and returns it.
 func (p *process) failing(args ...string) (failed capture.Backfill) {
 	p.t.Helper()
-	p.t.Setenv("PG_URL", p.url)
 	before := len(p.ask(p.t, 0, "list").Result.Backfills)
 	execute(append([]string{"backfill", "start", "-f", p.file}, args...)...)
 	p.until(fmt.Sprintf("failed: %v", args), func() bool {
@@ -91,6 +89,7 @@ func (p *process) failing(args ...string) (failed capture.Backfill) {
 // What is wrong with a request is said clearly, and everything else goes on: the log, the
 // other backfills, and the one that failed once its cause is mended.
 func TestBackfillCommands(t *testing.T) {
+	t.Parallel()
 	pg := testenv.SharedPostgres(t)
 	db := pg.CreateDatabase(t)
 	user := strings.ReplaceAll(testenv.Unique("bf"), "-", "_")
@@ -104,7 +103,6 @@ func TestBackfillCommands(t *testing.T) {
 	sql(t, pg, db, fmt.Sprintf("CREATE PUBLICATION %s FOR ALL TABLES", s.slot()))
 	p := s.configure(t).start(t)
 	p.ready()
-	t.Setenv("PG_URL", s.url)
 	p.until("tables known", func() bool { // refused by name from then on; before, it fails when the table is looked at
 		code, _, stderr := execute("backfill", "start", "--table", "public.nope", "-f", p.file)
 		return code == 2 && strings.Contains(stderr, "does not have table public.nope") && strings.Contains(stderr, "hint: add it to the capture's tables")

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -31,6 +30,7 @@ type backload struct {
 	t              *testing.T
 	source, target *testenv.Postgres
 	in             *instance
+	targetURL      string
 	name           string
 	writers        sync.WaitGroup
 }
@@ -42,9 +42,9 @@ func newBackload(t *testing.T, broker string) *backload {
 		sql(t, b.source, "postgres", "CREATE TABLE "+table+" (id bigint PRIMARY KEY, v bigint NOT NULL, note text)",
 			fmt.Sprintf("INSERT INTO %s SELECT i, 0, md5(i::text) FROM generate_series(1, %d) i", table, loadRows))
 	}
-	t.Setenv("TARGET_URL", b.target.AdminURL(b.target.CreateDatabase(t)))
+	b.targetURL = b.target.AdminURL(b.target.CreateDatabase(t))
 	b.in = settings{name: b.name, broker: broker, registry: ownRegistry(t), url: b.source.AdminURL("postgres"),
-		more: fmt.Sprintf("    backfill: { readers: 2, rate: %d }\nsinks:\n  - { name: %s, from: %s, postgres: { url: \"${env:TARGET_URL}\" } }\n", loadRows/8, b.name, b.name)}.configure(t)
+		more: fmt.Sprintf("    backfill: { readers: 2, rate: %d }\n", loadRows/8) + sinkTo(t, b.name, b.targetURL)}.configure(t)
 	return b
 }
 
@@ -143,7 +143,7 @@ func (b *backload) differs() string {
 
 // targetText is the one text of a query at the target, or why there is none.
 func (b *backload) targetText(sql string) (text string) {
-	conn, err := pgx.Connect(b.t.Context(), os.Getenv("TARGET_URL"))
+	conn, err := pgx.Connect(b.t.Context(), b.targetURL)
 	if err != nil {
 		return err.Error()
 	}

@@ -39,8 +39,8 @@ const journaled = `CREATE TABLE journal (n bigserial, id bigint, v int);
 func (s *shop) member(bin, registry, broker, failpoint string) *process {
 	s.Helper()
 	i := &instance{file: filepath.Join(s.TempDir(), "sink.yaml"), http: freeAddress(s.T), url: s.pg.AdminURL(s.target)}
-	text := fmt.Sprintf("broker: %s\nregistry: { url: \"http://%s\" }\nhttp: { listen: %s }\nlog: { level: debug }\nsinks:\n  - { name: %s, from: %s, mode: keys, dead_letters: park, postgres: { url: \"${env:TARGET_URL}\" } }\n",
-		broker, registry, i.http, s.name, s.name)
+	text := fmt.Sprintf("broker: %s\nregistry: { url: \"http://%s\" }\nhttp: { listen: %s }\nlog: { level: debug }\nsinks:\n  - { name: %s, from: %s, mode: keys, dead_letters: park, postgres: { url: %q } }\n",
+		broker, registry, i.http, s.name, s.name, inFile(s.T, i.url))
 	if err := os.WriteFile(i.file, []byte(text), 0o600); err != nil {
 		s.Fatal(err)
 	}
@@ -82,6 +82,7 @@ func (p *process) died() {
 // outcome is written and does not count; the rows of a retry are applied and nobody was told.
 // Each time another member goes on; nothing is lost, twice, or out of order.
 func TestDeadLettersKilled(t *testing.T) {
+	t.Parallel()
 	bin, broker, registry := killable(t), kafkaBroker(t), freeAddress(t)
 	s := newShopAt(t, broker, fmt.Sprintf("{ serve: %q, topic: %s }", registry, testenv.Unique("schemas")), "")
 	sql(t, s.pg, s.target, journaled)
@@ -130,6 +131,7 @@ func TestDeadLettersKilled(t *testing.T) {
 // Two members share the partitions. What is parked stays parked, whoever has it, also when
 // one dies.
 func TestDeadLettersOfTwoMembers(t *testing.T) {
+	t.Parallel()
 	bin, broker, registry := killable(t), kafkaBroker(t), freeAddress(t)
 	s := newShopAt(t, broker, fmt.Sprintf("{ serve: %q, topic: %s }", registry, testenv.Unique("schemas")), "")
 	sql(t, s.pg, s.target, journaled)

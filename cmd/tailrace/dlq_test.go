@@ -22,7 +22,7 @@ type shop struct {
 
 func newShop(t *testing.T, broker string) *shop {
 	t.Helper()
-	return newShopAt(t, broker, ownRegistry(t), "sinks:\n  - { name: NAME, from: NAME, mode: keys, dead_letters: park, postgres: { url: \"${env:TARGET_URL}\" } }\n")
+	return newShopAt(t, broker, ownRegistry(t), "sinks:\n  - { name: NAME, from: NAME, mode: keys, dead_letters: park, postgres: { url: \"TARGET\" } }\n")
 }
 
 // newShopAt has the registry and the sinks that it is given.
@@ -33,10 +33,8 @@ func newShopAt(t *testing.T, broker, registry, sinks string) *shop {
 	table := "CREATE TABLE orders (id bigint PRIMARY KEY, v int, note text"
 	sql(t, pg, s.source, table+")")
 	sql(t, pg, s.target, table+", CONSTRAINT mended CHECK (v <> 666))")
-	t.Setenv("TARGET_URL", pg.AdminURL(s.target))
 	s.in = settings{name: s.name, broker: broker, registry: registry, url: pg.AdminURL(s.source),
-		more: "    snapshot: never\n" + strings.ReplaceAll(sinks, "NAME", s.name)}.configure(t)
-	t.Setenv("PG_URL", s.in.url)
+		more: "    snapshot: never\n" + strings.NewReplacer("NAME", s.name, "TARGET", inFile(t, pg.AdminURL(s.target))).Replace(sinks)}.configure(t)
 	return s
 }
 

@@ -266,23 +266,23 @@ func fillLog(n int) func(*ward) {
 // Each prepared fault is found by its code, and after what the finding says has been done
 // it is not found any more.
 func TestDoctorFaults(t *testing.T) {
+	t.Parallel()
+	server := testenv.NewPostgres(t, testenv.PGOptions{}) // what other tests have in theirs, doctor would find
 	for kind, faults := range map[string][]fault{"source": sourceFaults, "target": targetFaults, "shared": sharedFaults} {
 		t.Run(kind, func(t *testing.T) {
 			for _, f := range faults {
-				t.Run(f.name, func(t *testing.T) { f.test(t) })
+				t.Run(f.name, func(t *testing.T) { f.test(t, server) })
 			}
 		})
 	}
 }
 
-func (f *fault) test(t *testing.T) {
-	server := testenv.SharedPostgres
+// test has the fault in server, or in one of its own if it is about the whole server.
+func (f *fault) test(t *testing.T, server *testenv.Postgres) {
 	if f.version != 0 || f.settings != nil {
-		server = func(tb testenv.TB) *testenv.Postgres {
-			return testenv.NewPostgres(tb, testenv.PGOptions{Version: f.version, Settings: f.settings})
-		}
+		server = testenv.NewPostgres(t, testenv.PGOptions{Version: f.version, Settings: f.settings})
 	}
-	w := newWard(t, server(t))
+	w := newWard(t, server)
 	f.make(w)
 	findings := w.examine()
 	it := found(findings, f.code)

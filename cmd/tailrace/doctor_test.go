@@ -110,10 +110,8 @@ func (w *ward) file() string {
 		}
 		return strings.Join(out, ", ")
 	}
-	w.t.Setenv("SOURCE_URL", w.sourceURL)
-	w.t.Setenv("TARGET_URL", w.targetURL)
-	text := fmt.Sprintf("broker: %s\nregistry: %s\nhttp: { listen: %q }\nlog: { level: debug }\ncaptures:\n  - name: %s\n    postgres: { url: \"${env:SOURCE_URL}\", %s }\n    topics: { replication: %d }\nsinks:\n  - name: copy\n    from: %s\n    postgres: { url: \"${env:TARGET_URL}\", %s }\n",
-		w.broker, w.registry, w.http, w.name, section(w.capture), w.replication, w.name, section(w.sink))
+	text := fmt.Sprintf("broker: %s\nregistry: %s\nhttp: { listen: %q }\nlog: { level: debug }\ncaptures:\n  - name: %s\n    postgres: { url: %q, %s }\n    topics: { replication: %d }\nsinks:\n  - name: copy\n    from: %s\n    postgres: { url: %q, %s }\n",
+		w.broker, w.registry, w.http, w.name, inFile(w.t, w.sourceURL), section(w.capture), w.replication, w.name, inFile(w.t, w.targetURL), section(w.sink))
 	file := filepath.Join(w.t.TempDir(), "tailrace.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)

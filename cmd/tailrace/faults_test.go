@@ -200,6 +200,7 @@ func TestFastShutdown(t *testing.T) {
 
 // The server ends the replication connection, again and again.
 func TestWalsenderTerminated(t *testing.T) {
+	t.Parallel()
 	forEachBroker(t, testenv.PGOptions{}, func(t *testing.T, s *scene) {
 		stop := s.load()
 		defer stop()
@@ -275,7 +276,8 @@ func TestIdleKeepsNoLog(t *testing.T) {
 
 // Apache Kafka goes away and comes back.
 func TestBrokerDownAndBack(t *testing.T) {
-	k := testenv.NewKafka(t, testenv.KafkaOptions{})
+	t.Parallel()
+	k := testenv.NewKafka(t, testenv.KafkaOptions{Settings: testenv.QuickRestart()})
 	s := newScene(t, testenv.PGOptions{}, fmt.Sprintf("{ kafka: { brokers: [%q] } }", k.Addr()))
 	stop := s.load()
 	defer stop()

@@ -20,13 +20,13 @@ var (
 
 // Every metric that README names is exposed, with the labels that it names, and no other is.
 func TestMetricsAreThoseOfReadme(t *testing.T) {
+	t.Parallel()
 	pg := testenv.NewPostgres(t, testenv.PGOptions{Settings: map[string]string{"max_slot_wal_keep_size": "1GB"}})
 	source, target := pg.CreateDatabase(t), pg.CreateDatabase(t)
 	sql(t, pg, source, "CREATE TABLE orders (id bigint PRIMARY KEY, note text)", "INSERT INTO orders SELECT i, 'x' FROM generate_series(1, 20000) i")
 	name := testenv.Unique("metrics")
-	t.Setenv("TARGET_URL", pg.AdminURL(target))
 	p := settings{name: name, broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(source),
-		more: fmt.Sprintf("    backfill: { rate: 100 }\nsinks:\n  - { name: %s, from: %s, postgres: { url: \"${env:TARGET_URL}\" } }\n", name, name)}.configure(t).start(t)
+		more: "    backfill: { rate: 100 }\n" + sinkTo(t, name, pg.AdminURL(target))}.configure(t).start(t)
 	var body string
 	p.until("reading a table, and asked its database what it keeps", func() bool {
 		_, body = p.get("/metrics")

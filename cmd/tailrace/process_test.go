@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -28,7 +29,19 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	flag.Parse()
+	if !isSet("test.parallel") { // what is parallel here waits most of the time: for sessions, restarts, pauses
+		if err := flag.Set("test.parallel", "4"); err != nil {
+			panic(err)
+		}
+	}
 	testenv.Main(m)
+}
+
+// isSet says whether a flag is on the command line.
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
 }
 
 // patience is how long a test waits for something that must come.
@@ -37,7 +50,7 @@ const patience = time.Minute
 // settings is a configuration to be run.
 type settings struct {
 	name, broker, registry, postgres, more string // YAML of those parts; more: further keys of the capture
-	url                                    string // of the database, in the environment as PG_URL
+	url                                    string // of the database
 }
 
 // instance is a configuration with addresses of its own.
@@ -56,12 +69,29 @@ func (s settings) configure(t *testing.T) *instance {
 	t.Helper()
 	dir := t.TempDir()
 	i := &instance{file: filepath.Join(dir, "tailrace.yaml"), http: freeAddress(t), url: s.url}
-	text := fmt.Sprintf("broker: %s\nregistry: %s\nhttp: { listen: %s }\nlog: { level: debug }\ncaptures:\n  - name: %s\n    postgres: { url: \"${env:PG_URL}\", slot: %s%s }\n%s",
-		s.broker, s.registry, i.http, s.name, s.slot(), s.postgres, s.more)
+	text := fmt.Sprintf("broker: %s\nregistry: %s\nhttp: { listen: %s }\nlog: { level: debug }\ncaptures:\n  - name: %s\n    postgres: { url: %q, slot: %s%s }\n%s",
+		s.broker, s.registry, i.http, s.name, inFile(t, s.url), s.slot(), s.postgres, s.more)
 	if err := os.WriteFile(i.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return i
+}
+
+// inFile is how a configuration names a secret that is in a file: tests that run side by side
+// have one environment.
+func inFile(t *testing.T, secret string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "${file:" + file + "}"
+}
+
+// sinkTo is the YAML of a sink of a capture's name into a PostgreSQL database.
+func sinkTo(t *testing.T, name, url string) string {
+	t.Helper()
+	return fmt.Sprintf("sinks:\n  - { name: %s, from: %s, postgres: { url: %q } }\n", name, name, inFile(t, url))
 }
 
 // slot is the capture's slot: slots know no dash.
@@ -122,7 +152,7 @@ func (b *lockedBuffer) String() string {
 func (i *instance) start(t *testing.T) *process {
 	t.Helper()
 	p := &process{instance: i, t: t, cmd: exec.Command(cmp.Or(i.bin, os.Args[0]), "run", "-f", i.file), done: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), asCommand+"=1", "PG_URL="+i.url), i.env...)
+	p.cmd.Env = append(append(os.Environ(), asCommand+"=1"), i.env...)
 	p.cmd.Stderr = &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -233,7 +263,6 @@ func (p *process) get(path string) (int, string) {
 // tail reads count records of a topic with `topic tail`.
 func (i *instance) tail(t *testing.T, topic string, count int, more ...string) []show.Record {
 	t.Helper()
-	t.Setenv("PG_URL", i.url)
 	i.waitForTopic(t, topic)
 	args := append([]string{"topic", "tail", topic, "-f", i.file, "-o", "json", "--count", fmt.Sprint(count)}, more...)
 	code, stdout, stderr := execute(args...)

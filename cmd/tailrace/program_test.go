@@ -15,6 +15,7 @@ import (
 // The README's program, as it stands there but for the addresses, prints the demo's
 // orders as it decodes them.
 func TestReadmeProgram(t *testing.T) {
+	t.Parallel()
 	text, root := readme(t)
 	_, rest, _ := strings.Cut(text, "```go\n")
 	program, _, found := strings.Cut(rest, "```\n")

@@ -148,7 +148,6 @@ func TestTablesJoinByReload(t *testing.T) {
 	s := settings{name: testenv.Unique("join"), broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(db), postgres: `, tables: ["public.beat"]`}
 	p := s.configure(t).start(t)
 	p.ready()
-	t.Setenv("PG_URL", s.url)
 	b := startBeats(t, p, s.url, s.name+".public.beat")
 	began := time.Now()
 	for i := range tables {

@@ -32,10 +32,8 @@ func newLed(t *testing.T, broker string) *led {
 	l.exec("CREATE TABLE orders (id bigint PRIMARY KEY, note text, price numeric(10,2))",
 		"CREATE TABLE items (id bigint PRIMARY KEY, name text)", "CREATE TABLE t (id int PRIMARY KEY, v text)",
 		"INSERT INTO orders SELECT i, 'old', i FROM generate_series(1, 20) i", "INSERT INTO items SELECT i, 'old' FROM generate_series(1, 20) i")
-	t.Setenv("TARGET_URL", pg.AdminURL(l.target))
-	t.Setenv("PG_URL", pg.AdminURL(l.source))
 	l.instance = settings{name: l.name, broker: broker, registry: ownRegistry(t), url: pg.AdminURL(l.source),
-		more: fmt.Sprintf("sinks:\n  - { name: %s, from: %s, postgres: { url: \"${env:TARGET_URL}\" } }\n", l.name, l.name)}.configure(t)
+		more: sinkTo(t, l.name, pg.AdminURL(l.target))}.configure(t)
 	l.p = l.start(t)
 	l.equal()
 	t.Cleanup(func() { dropSlot(t, pg, l.source, settings{name: l.name}.slot()) })
@@ -119,6 +117,7 @@ func (l *led) decide(command []string) (effect map[string]any) {
 // Stops of a real capture and a real sink, on the way over both brokers; each error names the
 // command that leads on, and the target becomes as the source again.
 func TestResolve(t *testing.T) {
+	t.Parallel()
 	for name, broker := range map[string]func(*testing.T) string{"embedded": embeddedBroker, "kafka": kafkaBroker} {
 		t.Run(name, func(t *testing.T) {
 			l := newLed(t, broker(t))
@@ -228,6 +227,7 @@ func checkAudit(l *led, entries int) {
 
 // A type is changed in a way that the registry refuses: the schema is accepted, once.
 func TestResolveSchema(t *testing.T) {
+	t.Parallel()
 	l := newLed(t, embeddedBroker(t))
 	l.exec("INSERT INTO t VALUES (1, 'a')")
 	l.tail(t, l.name+".public.t", 1)
@@ -246,6 +246,7 @@ func TestResolveSchema(t *testing.T) {
 // A topic was given more partitions: after the decision its keys go there, and the sink that
 // runs all the while ends as the source.
 func TestResolveRepartition(t *testing.T) {
+	t.Parallel()
 	broker := embeddedBroker(t)
 	l := newLed(t, broker)
 	address := regexp.MustCompile(`listen: "([^"]*)"`).FindStringSubmatch(broker)[1]

@@ -22,6 +22,7 @@ const frozenFor = 30 * time.Second
 // that the other takes over, and is woken when its time is long past: what it still had in
 // hand must not be written a second time, which the table without a key would show.
 func TestFrozenSinkMember(t *testing.T) {
+	t.Parallel()
 	pg := testenv.SharedPostgres(t)
 	source, target := pg.CreateDatabase(t), pg.CreateDatabase(t)
 	if err := pg.Exec(t.Context(), source, "CREATE TABLE journal (n bigint, body text)", "ALTER TABLE journal REPLICA IDENTITY FULL",
@@ -36,8 +37,8 @@ func TestFrozenSinkMember(t *testing.T) {
 	capture.ready()
 	member := func() *process {
 		i := &instance{file: filepath.Join(t.TempDir(), "sink.yaml"), http: freeAddress(t), url: pg.AdminURL(target)}
-		text := fmt.Sprintf("broker: %s\nregistry: { url: \"http://%s\" }\nhttp: { listen: %s }\nsinks:\n  - { name: %s, from: %s, postgres: { url: \"${env:PG_URL}\" } }\n",
-			broker, address, i.http, name, name)
+		text := fmt.Sprintf("broker: %s\nregistry: { url: \"http://%s\" }\nhttp: { listen: %s }\n%s",
+			broker, address, i.http, sinkTo(t, name, i.url))
 		if err := os.WriteFile(i.file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

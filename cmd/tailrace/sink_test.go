@@ -55,9 +55,8 @@ func TestRunWithSink(t *testing.T) {
 	exec("CREATE TABLE orders (id bigint PRIMARY KEY, note text, price numeric(10,2))",
 		"CREATE TABLE items (order_id bigint, line int, name text NOT NULL, PRIMARY KEY (order_id, line))")
 	name := testenv.Unique("sink")
-	t.Setenv("TARGET_URL", pg.AdminURL(target))
 	in := settings{name: name, broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(source),
-		more: fmt.Sprintf("sinks:\n  - { name: %s, from: %s, postgres: { url: \"${env:TARGET_URL}\" } }\n", name, name)}.configure(t)
+		more: sinkTo(t, name, pg.AdminURL(target))}.configure(t)
 
 	first := in.start(t)
 	first.capturing()
@@ -118,9 +117,8 @@ func TestSinkWithoutTarget(t *testing.T) {
 	}
 	name := testenv.Unique("sink")
 	nobody := "postgres://u:p@" + freeAddress(t) + "/" + target
-	t.Setenv("TARGET_URL", nobody)
 	in := settings{name: name, broker: embeddedBroker(t), registry: ownRegistry(t), url: pg.AdminURL(source),
-		more: fmt.Sprintf("sinks:\n  - { name: %s, from: %s, postgres: { url: \"${env:TARGET_URL}\" } }\n", name, name)}.configure(t)
+		more: sinkTo(t, name, nobody)}.configure(t)
 	p := in.start(t)
 	p.capturing()
 	if err := pg.Exec(t.Context(), source, "INSERT INTO orders VALUES (1)"); err != nil {

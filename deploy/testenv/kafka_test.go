@@ -71,7 +71,7 @@ func consume(t *testing.T, addr, topic string, n int) []string {
 }
 
 func TestKafkaStopsAndGoesOn(t *testing.T) {
-	k := NewKafka(t, KafkaOptions{})
+	k := NewKafka(t, KafkaOptions{Settings: QuickRestart()})
 	topic := Unique("t")
 	createTopic(t, k.Addr(), topic)
 	addr := k.Addr()
