@@ -115,7 +115,10 @@ func TestEndToEnd(t *testing.T) {
 // dropSlot gives the slot back, since the server is shared.
 func dropSlot(t *testing.T, pg *testenv.Postgres, db, slot string) {
 	t.Helper()
-	if err := pg.Exec(context.WithoutCancel(t.Context()), db, fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", slot)); err != nil {
+	err := pg.Exec(context.WithoutCancel(t.Context()), db,
+		fmt.Sprintf("SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE slot_name = '%s' AND active", slot), // whose client was killed
+		fmt.Sprintf("SELECT pg_drop_replication_slot('%s')", slot))
+	if err != nil {
 		t.Error(err)
 	}
 }
