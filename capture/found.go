@@ -152,9 +152,17 @@ type foreign struct {
 	last    int64 // offset
 }
 
-// tail reads the end of a partition, and tells where it is not as the state says. Where
+// tail reads the end of a partition, and tells where it is not as the state says. What a
+// start makes of it counts, if it makes something of it. Else what is there counts, and where
 // nothing of ours is there any more, the numbers go on from the state.
 func (f *found) tail(ctx context.Context, id PartitionID, rec partitionState) (tail, foreign, error) {
+	t, err := readTail(ctx, f.cfg, id, rec)
+	if err == nil {
+		if want := rec.at(f.r.s.oldest()); t.n < want {
+			f.tell(id.Topic, id.Number, "ends at n = %d, the state says that %d were written: %d records are lost", t.n, want, want-t.n)
+		}
+		return t, foreign{}, nil
+	}
 	at, err := f.cfg.Client.WaitStable(ctx, id.Topic, id.Number)
 	if err != nil && !errors.Is(err, stream.ErrHanging) {
 		return tail{}, foreign{}, fmt.Errorf("wait for %s: %w", id, err)
@@ -167,7 +175,7 @@ func (f *found) tail(ctx context.Context, id PartitionID, rec partitionState) (t
 	if err != nil {
 		return tail{}, foreign{}, fmt.Errorf("read the end of %s: %w", id, err)
 	}
-	t := tail{n: rec.N, place: rec.Place, flags: readFlag(rec.Read), offset: at.End - 1}
+	t = tail{n: rec.N, place: rec.Place, flags: readFlag(rec.Read), offset: at.End - 1}
 	if last.Found {
 		t = tail{n: last.Mark.N, place: last.Mark.Place, known: true, flags: last.Mark.Flags, offset: last.Offset}
 	}

@@ -93,12 +93,8 @@ func borneOut(s *state, cand *positionState, tails map[PartitionID]tail) error {
 		if t.place.Epoch > cand.Epoch {
 			return fmt.Errorf("partition %s ends in epoch %d, the state in epoch %d", id, t.place.Epoch, cand.Epoch)
 		}
-		p, recorded := s.partitions[id]
-		want := p.N
-		if p.G > cand.G {
-			want = p.Before
-		}
-		if recorded && t.n < want {
+		p := s.partitions[id]
+		if want := p.at(cand.G); t.n < want {
 			return fmt.Errorf("partition %s ends at n = %d, the state says that %d were written", id, t.n, want)
 		}
 	}

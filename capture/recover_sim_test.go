@@ -24,7 +24,8 @@ import (
 // records, deletes with tombstones, topics that appear on the way, retention, groups that
 // are taken back before they are sent, idle logs, backfills whose rows stand between the
 // transactions, with progress in the state, and a second log under a new epoch whose
-// positions begin low again.
+// positions begin low again. Between two runs of the capture a person may decide (see
+// decide): a new epoch of the same log, or that a part of the log is left out.
 
 type simMode int
 
@@ -71,6 +72,7 @@ type simRecord struct {
 type simPart struct {
 	recs  []simRecord
 	start int
+	log   int // where those of the second log begin
 }
 
 // simRange is a rangeState whose progress is a number of chunks.
@@ -81,7 +83,10 @@ type sim struct {
 	mode      simMode
 	mutant    string
 	log       []simTx
-	epoch     uint64
+	second    bool // log
+	starts    []simStart
+	skips     []simSkip
+	lossy     bool // the broker has lost records, and a person has decided to go on
 	parts     map[PartitionID]*simPart
 	state     *state
 	confirmed Position
@@ -109,10 +114,11 @@ func sortedIDs[V any](m map[PartitionID]V) []PartitionID {
 var errCrash = fmt.Errorf("crash")
 
 func newSim(seed uint64, mode simMode, mutant string) *sim {
-	s := &sim{rnd: rand.New(rand.NewPCG(seed, uint64(mode))), mode: mode, mutant: mutant, epoch: 1,
+	s := &sim{rnd: rand.New(rand.NewPCG(seed, uint64(mode))), mode: mode, mutant: mutant,
 		parts: make(map[PartitionID]*simPart), state: emptyState()}
 	s.log, s.chunks = s.makeLog(), s.makeChunks()
 	s.state.positions[0] = &positionState{G: 1, Epoch: 1, Snapshot: snapshotNone}
+	s.starts = []simStart{{epoch: 1}}
 	return s
 }
 
@@ -157,7 +163,7 @@ func (s *sim) run() simEnd {
 		if end := s.judge(); end != simOK {
 			return end
 		}
-		if s.epoch == 2 {
+		if s.second {
 			return simOK
 		}
 		s.newLog()
@@ -166,12 +172,13 @@ func (s *sim) run() simEnd {
 
 // newLog switches to another log: a new epoch, written under both keys.
 func (s *sim) newLog() {
-	s.epoch = 2
+	s.second = true
 	g := s.state.newest().G
-	at := positionState{Epoch: 2, Snapshot: snapshotNone}
+	at := positionState{Epoch: s.state.newest().Epoch + 1, Snapshot: snapshotNone}
 	if s.mutant == "noepoch" {
-		at.Epoch = 1
+		at.Epoch--
 	}
+	s.starts, s.skips, s.lossy = []simStart{{epoch: at.Epoch}}, nil, false
 	for slot := range 2 {
 		at.G = g + 1 + uint64(slot)
 		p := at
@@ -180,6 +187,7 @@ func (s *sim) newLog() {
 	s.confirmed, s.lastNew = Position{}, nil
 	for _, id := range sortedIDs(s.parts) {
 		p := s.parts[id]
+		p.log = len(p.recs)
 		p.start = len(p.recs) - s.rnd.IntN(2)*min(1, len(p.recs)) // little is left of the old log
 	}
 	s.log, s.chunks = s.makeLog(), s.makeChunks()
@@ -246,12 +254,18 @@ func (s *sim) backfill(all bool) error {
 func (s *sim) play() simEnd {
 	for {
 		end, err := s.attempt()
-		if err == errCrash {
+		switch {
+		case err == errCrash:
 			s.crashes++
 			s.retain()
-			continue
+			if s.rnd.IntN(6) == 0 {
+				s.decide()
+			}
+		case end == simStop && s.mode == simLie && len(s.starts) < 4 && s.rnd.IntN(2) == 0:
+			s.newEpoch()
+		default:
+			return end
 		}
-		return end
 	}
 }
 
@@ -627,18 +641,16 @@ func (s *sim) tear(c *cut) {
 	s.lastNew = nil
 }
 
-// judge compares the topics with the log: every record once, in order, n without a gap.
+// judge compares the topics with the log: under each epoch every record from its beginning on
+// once and in order, up to where the next begins at least, but for what was to be left out;
+// n without a gap.
 func (s *sim) judge() simEnd {
-	want := make(map[PartitionID][]simRecord)
-	epoch := s.epoch
-	if s.mutant == "noepoch" {
-		epoch = 1
-	}
-	for _, tx := range s.log {
-		place := stream.Place{Epoch: epoch, File: tx.order.File, Pos: tx.order.Pos}
+	want := make(map[PartitionID][]simWant)
+	for i, tx := range s.log {
+		place := stream.Place{File: tx.order.File, Pos: tx.order.Pos}
 		add := func(id PartitionID, key, op byte) {
 			place.Row++
-			want[id] = append(want[id], simRecord{place: place, key: key, op: op})
+			want[id] = append(want[id], simWant{i, simRecord{place: place, key: key, op: op}})
 		}
 		for _, row := range tx.rows {
 			add(row.id, row.key, row.op)
@@ -650,38 +662,71 @@ func (s *sim) judge() simEnd {
 			add(PartitionID{"end", 0}, 0, opEnd)
 		}
 	}
+	for id := range want {
+		s.part(id)
+	}
 	for id, p := range s.parts {
 		for i, r := range p.recs {
 			if r.n != uint64(i+1) {
 				return simBad
 			}
 		}
-		w := want[id]
-		changes := slices.DeleteFunc(slices.Clone(p.recs), func(r simRecord) bool { return r.read })
-		if len(changes) < len(w) {
-			return simBad
-		}
-		recs := changes[len(changes)-len(w):]
-		for i := range w {
-			w[i].n = recs[i].n
-			if recs[i] != w[i] && s.mutant != "sharedrow" || recs[i].op != w[i].op || recs[i].key != w[i].key {
+		recs := slices.DeleteFunc(slices.Clone(p.recs[min(p.log, len(p.recs)):]), func(r simRecord) bool { return r.read })
+		for i := range s.starts {
+			var ok bool
+			if recs, ok = s.judgeEpoch(i, recs, want[id]); !ok {
 				return simBad
 			}
 		}
-		if s.epoch == 1 && len(changes) != len(w) {
+		if len(recs) > 0 {
 			return simBad
 		}
-		delete(want, id)
 	}
-	if len(want) > 0 || !s.judgeReads(epoch) {
+	if !s.judgeReads() {
 		return simBad
 	}
 	return simOK
 }
 
+// simWant is a record that is to come from a transaction of the log.
+type simWant struct {
+	tx int
+	simRecord
+}
+
+// judgeEpoch takes the records of the i-th start's epoch from a partition's, and says whether
+// they are the ones that are wanted.
+func (s *sim) judgeEpoch(i int, recs []simRecord, want []simWant) (rest []simRecord, ok bool) {
+	at, until := s.starts[i], len(s.log) // the transactions before must be there
+	if i+1 < len(s.starts) {
+		until = s.starts[i+1].from
+		if s.lossy {
+			until = 0
+		}
+	}
+	left := -1 // the skip of which something was left out
+	for _, w := range want {
+		if w.tx < at.from {
+			continue
+		}
+		w.place.Epoch = at.epoch
+		skip := slices.IndexFunc(s.skips, func(k simSkip) bool { return i == k.start && k.from <= w.tx && w.tx < k.to })
+		if len(recs) > 0 && recs[0].op == w.op && recs[0].key == w.key && (recs[0].place == w.place || s.mutant == "sharedrow" && recs[0].place.Epoch == at.epoch) && (skip < 0 || skip != left) {
+			recs = recs[1:]
+			continue
+		}
+		if skip >= 0 {
+			left = skip
+			continue
+		}
+		return recs, w.tx >= until
+	}
+	return recs, true
+}
+
 // judgeReads says whether every row of every chunk was written, and whether places only
 // rise, those of rows that were read too.
-func (s *sim) judgeReads(epoch uint64) bool {
+func (s *sim) judgeReads() bool {
 	have := make(map[PartitionID]map[byte]bool)
 	for id, p := range s.parts {
 		have[id] = make(map[byte]bool)
@@ -689,14 +734,14 @@ func (s *sim) judgeReads(epoch uint64) bool {
 			if i > 0 && p.recs[i-1].place.Compare(r.place) >= 0 && s.mutant != "noepoch" && s.mutant != "sharedrow" {
 				return false
 			}
-			if r.op == 'r' && r.place.Epoch == epoch {
+			if r.op == 'r' && i >= p.log {
 				have[id][r.key] = true
 			}
 		}
 	}
 	for _, rows := range s.chunks {
 		for _, r := range rows {
-			if !have[r.id][r.key] {
+			if !have[r.id][r.key] && !s.lossy {
 				return false
 			}
 		}
@@ -748,7 +793,8 @@ func TestRecoverySimulation(t *testing.T) {
 func TestRecoveryMutants(t *testing.T) {
 	for _, mutant := range []string{"trust", "delta", "nodrop", "sharedrow", "sameslot", "confirmnow", "nostale",
 		"splitadvance", "noepoch", "undoforget", "nometa", "forgetold", "idleonce", "nounseen",
-		"readfree", "noreadflag", "noreadstate", "progressfirst", "tornprogress", "stalerange", "keeptorn"} {
+		"readfree", "noreadflag", "noreadstate", "progressfirst", "tornprogress", "stalerange", "keeptorn",
+		"decidenewest", "decidesame", "decidetail", "decidestate", "decideprogress", "skipstate", "skipprogress"} {
 		t.Run(mutant, func(t *testing.T) {
 			red := false
 			for seeds := uint64(simSeeds / 5); !red && seeds <= 4*10_000; seeds *= 4 { // some take rare crashes

@@ -173,14 +173,7 @@ func (r *resolution) carryOut(ctx context.Context, cfg *Config, prod *stream.Pro
 			return err
 		}
 	}
-	if r.next != (positionState{}) {
-		g := r.nextG()
-		for i := range 2 { // one cannot be rolled back to what was before
-			at := r.next
-			at.G = g + uint64(i)
-			r.records = append(r.records, stateRecord{key: positionKey(i), value: mustJSON(at)})
-		}
-	}
+	r.putNext()
 	if err := makeStateTopic(ctx, cfg); err != nil {
 		return err
 	}
@@ -211,6 +204,19 @@ func (r *resolution) makeReady(ctx context.Context, cfg *Config) error {
 	return err
 }
 
+// putNext has the position written.
+func (r *resolution) putNext() {
+	if r.next == (positionState{}) {
+		return
+	}
+	g := r.nextG()
+	for i := range 2 { // one cannot be rolled back to what was before
+		at := r.next
+		at.G = g + uint64(i)
+		r.records = append(r.records, stateRecord{key: positionKey(i), value: mustJSON(at)})
+	}
+}
+
 // nextG is a number that no cut has, with room for another.
 func (r *resolution) nextG() uint64 {
 	if was := r.s.newest(); was != nil {
@@ -225,6 +231,18 @@ func (r *resolution) put(id PartitionID, t *tail, past int64) {
 		G: r.nextG(), N: t.n, Place: t.place, Before: t.n, BeforePlace: t.place, Offset: t.offset,
 		Read: t.read(), BeforeRead: t.read(), Past: past,
 	})})
+}
+
+// ranges has backfills go on from where they were at the position of cut g: rows that were
+// written later may have been torn away.
+func (r *resolution) ranges(g uint64) {
+	for id, ranges := range r.s.chunks {
+		for n, one := range ranges {
+			if one.G > g {
+				r.records = append(r.records, stateRecord{key: chunkKey(id, n), value: mustJSON(one.back(r.nextG()))})
+			}
+		}
+	}
 }
 
 // accept notes that the next schema of a subject is to be registered, whatever the
@@ -283,27 +301,30 @@ func (r *resolution) skip(ctx context.Context, cfg *Config, src Source, to Posit
 		return stopf("give a position that the log has after that; the error of the capture names one",
 			"the log cannot be skipped to %s: it has been read to %s and ends at %s", to, st.from.Position, r.info.Highest)
 	}
+	if err := r.ahead(st, tails, to); err != nil {
+		return err
+	}
+	if r.effect.Skipped, err = countLog(ctx, cfg, src, st.from.Position, to); err != nil {
+		return err
+	}
+	r.effect.Skipped.partly(st.from.Order, to, tails)
+	r.effect.Epoch, r.effect.From, r.effect.To = st.from.Epoch, &st.from.Position, &to
+	return nil
+}
+
+// ahead has the next start go on at a position ahead of where it would, and leaves the rest as
+// it would be.
+func (r *resolution) ahead(st start, tails map[PartitionID]tail, to Position) error {
 	for id, t := range tails {
 		if t.unseen > 0 {
 			return epochf("the records before that position cannot be told from those after it", "partition %s had %d records that no state tells of, and that are gone", id, t.unseen)
 		}
 		r.put(id, &t, r.s.partitions[id].Past)
 	}
-	for id, ranges := range r.s.chunks {
-		for n, one := range ranges {
-			if one.G > st.from.G {
-				r.records = append(r.records, stateRecord{key: chunkKey(id, n), value: mustJSON(rangeState{G: r.nextG(), Progress: one.Before, Before: one.Before})})
-			}
-		}
-	}
+	r.ranges(st.from.G)
 	r.next = st.from
 	r.next.Position, r.next.Timeline = to, r.info.Timeline
 	r.next.Order = order{File: to.File, Pos: to.Offset - 1}
-	if r.effect.Skipped, err = countLog(ctx, cfg, src, st.from.Position, to); err != nil {
-		return err
-	}
-	r.effect.Skipped.partly(st.from.Order, to, tails)
-	r.effect.Epoch, r.effect.From, r.effect.To = st.from.Epoch, &st.from.Position, &to
 	return nil
 }
 
@@ -336,43 +357,44 @@ func (r *resolution) newEpoch(ctx context.Context, cfg *Config, repartitioned []
 	}
 	last := max(was.Epoch, f.epoch)
 	r.effect.Epoch = last + 1
-	r.next = positionState{Epoch: last, Identity: r.info.Identity, Timeline: r.info.Timeline, Position: was.Position, Order: was.Order, Snapshot: snapshotRunning}
-	if cfg.Snapshot.reads() {
-		r.effect.Reads = true
-		for _, b := range r.s.listBackfills() {
-			if !b.State.Ended() {
-				r.effect.Backfill = append(r.effect.Backfill, b.ID)
-			}
-		}
-		if r.info.Ready || r.info.Lost != nil {
-			r.effect.Slot = "dropped and made anew when the capture starts"
-		}
+	if !cfg.Snapshot.reads() {
+		r.goOn(was, last+1)
 		return nil
 	}
-	r.next.Epoch, r.next.Snapshot, r.next.Order = last+1, snapshotNone, order{}
-	r.goOn(was.Position)
+	r.next = positionState{Epoch: last, Identity: r.info.Identity, Timeline: r.info.Timeline, Position: was.Position, Order: was.Order, Snapshot: snapshotRunning}
+	r.effect.Reads = true
+	for _, b := range r.s.listBackfills() {
+		if !b.State.Ended() {
+			r.effect.Backfill = append(r.effect.Backfill, b.ID)
+		}
+	}
+	if r.info.Ready || r.info.Lost != nil {
+		r.effect.Slot = "dropped and made anew when the capture starts"
+	}
 	return nil
 }
 
-// goOn chooses where an epoch without a snapshot begins: where the last one stood, if the
-// log has that; else where the log begins.
-func (r *resolution) goOn(was Position) {
+// goOn has an epoch without a snapshot begin where the last one stood, if the log has that;
+// else where the log begins.
+func (r *resolution) goOn(last positionState, epoch uint64) {
+	r.next = positionState{Epoch: epoch, Identity: r.info.Identity, Timeline: r.info.Timeline, Position: last.Position, Snapshot: snapshotNone}
+	r.ranges(r.s.oldest())
+	was := &r.next.Position
 	switch {
 	case !r.info.Ready:
 		r.make = true
 		r.effect.Slot = "made anew now"
 		return
 	case r.s.empty(), was.Compare(r.info.Lowest) < 0, was.Compare(r.info.Highest) > 0:
-		r.next.Position = r.info.Lowest
+		*was = r.info.Lowest
 	default:
 		for _, p := range r.s.positions { // the older one: the newer may have been torn
-			if p != nil && p.Position.Compare(r.info.Lowest) >= 0 && p.Position.Compare(was) < 0 && p.Epoch == r.s.newest().Epoch {
-				was = p.Position
+			if p != nil && p.Position.Compare(r.info.Lowest) >= 0 && p.Position.Compare(*was) < 0 && p.Epoch == last.Epoch {
+				*was = p.Position
 			}
 		}
-		r.next.Position = was
 	}
-	to := r.next.Position
+	to := *was
 	r.effect.To = &to
 	r.effect.Again = r.effect.From != nil && to.Compare(*r.effect.From) < 0
 }

@@ -62,6 +62,14 @@ type partitionState struct {
 	Past int64 `json:"past,omitempty"`
 }
 
+// at returns how many records a start at the position of cut g must find, at least.
+func (p *partitionState) at(g uint64) uint64 {
+	if p.G > g {
+		return p.Before
+	}
+	return p.N
+}
+
 // tableState is one entry of the record table/<name>/<hash>: what a table version was
 // written as, from a place in the log on.
 type tableState struct {
@@ -117,6 +125,11 @@ func (r *rangeState) at(g uint64) backfill.Progress {
 		return r.Before
 	}
 	return r.Progress
+}
+
+// back is what is true from cut g on if what was written last does not count.
+func (r *rangeState) back(g uint64) rangeState {
+	return rangeState{G: g, Progress: r.Before, Before: r.Before}
 }
 
 // takenState is the record tables: whose rows from before are taken care of, and which
@@ -259,6 +272,16 @@ func (s *state) newest() *positionState {
 		return b
 	}
 	return a
+}
+
+// oldest returns the number of the older position's cut: what it tells of is true also if
+// the newest was torn. 0: there is none.
+func (s *state) oldest() uint64 {
+	slots := s.bySlot()
+	if len(slots) == 0 {
+		return 0
+	}
+	return s.positions[slots[len(slots)-1]].G
 }
 
 // known returns the partitions that the capture may have written to: those with a record
