@@ -11,8 +11,8 @@ ANALYZE := /usr/bin/systemd-analyze
 TESTFLAGS ?=
 DEMOFLAGS ?=
 PACKAGES ?= ./...
-# Packages whose tests also run with the race detector: those with goroutines of their own.
-RACE ?= ./stream/... ./schemas/registry/... ./capture/... ./sinks/... ./cmd/...
+# Packages whose tests also run with the race detector: those with goroutines of their own. The longest come first.
+RACE ?= ./cmd/... ./capture/... ./stream/... ./schemas/registry/... ./sinks/...
 
 .PHONY: help build demo test deps vet test-tools clean bench-kill-embedded bench-kill-kafka bench-kill-target bench-kill-backfill bench-sink bench-bigtx bench-snapshot
 
