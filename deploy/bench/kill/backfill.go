@@ -29,7 +29,7 @@ const (
 	chunksPerSecond = 4
 )
 
-// askAgain is how long a table is left alone after a backfill of it was asked for.
+// askAgain is for how long the capture is waited for to answer: the request may be lost.
 const askAgain = 2 * time.Second
 
 // readVerdict is what was found of backfills.
@@ -77,6 +77,7 @@ type reads struct {
 	mu   sync.Mutex // the rest, while the goroutines work
 	errs []error
 	last string // the last command that the broker has taken
+	runs bool   // whether a backfill ran when the capture was last asked
 
 	commitsHeld, logHeld int // how often
 }
@@ -128,21 +129,33 @@ func (r *reads) note(err error) {
 func (r *reads) ask(ctx context.Context, p *product.Product, rng *rand.Rand) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	asked := map[string]time.Time{}
+	asked := map[string]asking{}
 	for n := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		under, runs := p.Backfills(ctx)
+		for name, a := range asked {
+			out, err := capture.OutcomeOf(ctx, r.client, prefix, a.id)
+			if err == nil && out != nil || time.Since(a.at) > askAgain {
+				delete(asked, name)
+			}
+			if err != nil {
+				break // the broker has been killed
+			}
+		}
+		under, runs := p.Backfills(ctx) // after the outcomes: what was begun by one is among these
 		if !runs {
 			continue
 		}
+		r.mu.Lock()
+		r.runs = slices.ContainsFunc(under, func(b product.Backfill) bool { return b.State == string(capture.BackfillRunning) })
+		r.mu.Unlock()
 		for i := range workload.Tables {
 			name := workload.Tables[i].Name
 			has := slices.ContainsFunc(under, func(b product.Backfill) bool { return b.Name == name })
-			if has || len(workload.Tables[i].Key) == 0 || time.Since(asked[name]) < askAgain {
+			if _, waits := asked[name]; has || waits || len(workload.Tables[i].Key) == 0 {
 				continue
 			}
 			n++
@@ -150,13 +163,30 @@ func (r *reads) ask(ctx context.Context, p *product.Product, rng *rand.Rand) {
 				Rate: r.rate - rng.IntN(r.rate/2)}
 			// The broker may be killed meanwhile; then the next look asks again.
 			if err := capture.Send(ctx, r.client, prefix, &c); err == nil {
-				asked[name] = time.Now()
+				asked[name] = asking{c.ID, time.Now()}
 				r.mu.Lock()
 				r.last = c.ID
 				r.mu.Unlock()
 			}
 		}
 	}
+}
+
+// asking is a request that the capture may not have answered.
+type asking struct {
+	id string
+	at time.Time
+}
+
+// idle says whether no backfill ran when the capture was last asked. A kill may wait then: it
+// would prove nothing.
+func (r *reads) idle() bool {
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.runs
 }
 
 // disturb has the log and what is visible differ, for up to a quarter of a second, again and

@@ -235,28 +235,35 @@ func (b *bench) kills(ctx context.Context) error {
 func (b *bench) endAt(ctx context.Context, at attempt) (bool, error) {
 	timer := time.NewTimer(at.wait())
 	defer timer.Stop()
-	select {
-	case <-b.product.Done():
-		if !b.product.Killed() {
-			b.stopped()
-			return false, nil
+	for late := time.Now().Add(at.wait() + patience); ; {
+		select {
+		case <-b.product.Done():
+			if !b.product.Killed() {
+				b.stopped()
+				return false, nil
+			}
+			if at.failpoint == "" {
+				return false, errors.New("somebody else killed the capture")
+			}
+			b.result.Failpoints[at.failpoint]++
+			return true, nil
+		case <-timer.C:
+			if b.reads.idle() && time.Now().Before(late) {
+				timer.Reset(10 * time.Millisecond)
+				continue
+			}
+			if err := b.product.Kill(); err != nil {
+				return false, err
+			}
+			if !b.product.Killed() { // it ended by itself in the same moment
+				b.stopped()
+				return false, nil
+			}
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
 		}
-		if at.failpoint == "" {
-			return false, errors.New("somebody else killed the capture")
-		}
-		b.result.Failpoints[at.failpoint]++
-	case <-timer.C:
-		if err := b.product.Kill(); err != nil {
-			return false, err
-		}
-		if !b.product.Killed() { // it ended by itself in the same moment
-			b.stopped()
-			return false, nil
-		}
-	case <-ctx.Done():
-		return false, ctx.Err()
 	}
-	return true, nil
 }
 
 // stopped notes that the product has ended by itself.
