@@ -206,6 +206,9 @@ func (e *engine) planned(ctx context.Context, j *job, xids []uint64, plan *Chunk
 	j.tracker.Running(xids)
 	j.plan, j.failures = plan, 0
 	if len(j.spans) > 0 {
+		if j.b.ToTopic != "" && e.p.routes.topics[j.b.ToTopic] == nil {
+			return e.end(ctx, j, BackfillFailed, stopf("start another backfill", "topic %s, which the rows go to, is not written to any more: it was deleted", j.b.ToTopic))
+		}
 		return nil
 	}
 	records, err := e.openCopy(ctx, j)

@@ -380,12 +380,15 @@ func (r *resolution) goOn(last positionState, epoch uint64) {
 	r.next = positionState{Epoch: epoch, Identity: r.info.Identity, Timeline: r.info.Timeline, Position: last.Position, Snapshot: snapshotNone}
 	r.ranges(r.s.oldest())
 	was := &r.next.Position
+	if at, ok := r.info.fork(last.Timeline); ok && last.Timeline != r.info.Timeline && was.Compare(at) > 0 {
+		*was = at // what the capture read after that is in no log
+	}
 	switch {
 	case !r.info.Ready:
 		r.make = true
 		r.effect.Slot = "made anew now"
 		return
-	case r.s.empty(), was.Compare(r.info.Lowest) < 0, was.Compare(r.info.Highest) > 0:
+	case r.s.empty(), r.otherLog(&last), was.Compare(r.info.Lowest) < 0, was.Compare(r.info.Highest) > 0:
 		*was = r.info.Lowest
 	default:
 		for _, p := range r.s.positions { // the older one: the newer may have been torn
@@ -397,6 +400,16 @@ func (r *resolution) goOn(last positionState, epoch uint64) {
 	to := *was
 	r.effect.To = &to
 	r.effect.Again = r.effect.From != nil && to.Compare(*r.effect.From) < 0
+}
+
+// otherLog says whether the log is not the one that a position is of: then the position means
+// nothing there.
+func (r *resolution) otherLog(p *positionState) bool {
+	if p.Identity != r.info.Identity {
+		return true
+	}
+	_, known := r.info.fork(p.Timeline)
+	return p.Timeline != 0 && r.info.Timeline != 0 && p.Timeline != r.info.Timeline && !known
 }
 
 // repartition is a new epoch: only that tells readers that keys have moved.
@@ -415,6 +428,10 @@ func (r *resolution) repartition(ctx context.Context, cfg *Config, topics []stri
 		case info.Partitions <= t.Partitions:
 			return stopf("give it more first: kafka-topics.sh --alter --topic "+name+" --partitions N", "topic %s has %d partitions, and the capture uses %d", name, info.Partitions, t.Partitions)
 		}
+	}
+	if !cfg.Snapshot.reads() {
+		return stopf("set snapshot: initial, or when_needed, for the start after it",
+			"without a snapshot nothing tells readers which of a key's changes comes first, that in its old partition or that in its new one")
 	}
 	if err := checkLog(cfg, r.s, r.info); err != nil {
 		return err

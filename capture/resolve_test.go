@@ -627,6 +627,11 @@ func TestRepartition(t *testing.T) {
 				t.Fatalf("%s is used without a decision", id)
 			}
 		}
+		never := cfg
+		never.Snapshot = SnapshotNever
+		if err := Resolve(t.Context(), never, Decision{Repartition: []string{"p.public.t0"}}, nil); err == nil || !strings.Contains(err.Error(), "nothing tells readers") {
+			t.Fatalf("without a snapshot: %v", err)
+		}
 		var told Effect
 		if err := Resolve(t.Context(), cfg, Decision{Repartition: []string{"p.public.t0"}}, func(_ context.Context, e *Effect) error { told = *e; return nil }); err != nil {
 			t.Fatal(err)
@@ -647,4 +652,34 @@ func TestRepartition(t *testing.T) {
 			t.Errorf("used are %v", used)
 		}
 	})
+}
+
+// A new epoch without a snapshot goes on where the last one stood only in the log that it was
+// read from.
+func TestWhereAnEpochGoesOn(t *testing.T) {
+	at := func(offset uint64) Position { return Position{Offset: offset} }
+	for name, c := range map[string]struct {
+		change func(p *positionState, info *LogInfo)
+		want   uint64
+	}{
+		"the same log":                  {func(*positionState, *LogInfo) {}, 500},
+		"another server":                {func(_ *positionState, i *LogInfo) { i.Identity = "b" }, 100},
+		"the log does not have it":      {func(p *positionState, _ *LogInfo) { p.Position = at(50) }, 100},
+		"the log ends before":           {func(p *positionState, _ *LogInfo) { p.Position = at(950) }, 100},
+		"a timeline that left before":   {func(_ *positionState, i *LogInfo) { i.Timeline, i.Forks = 2, []Fork{{Timeline: 1, At: at(300)}} }, 300},
+		"a timeline that left later":    {func(_ *positionState, i *LogInfo) { i.Timeline, i.Forks = 2, []Fork{{Timeline: 1, At: at(700)}} }, 500},
+		"a timeline of somewhere else":  {func(_ *positionState, i *LogInfo) { i.Timeline = 2 }, 100},
+		"a timeline that left long ago": {func(_ *positionState, i *LogInfo) { i.Timeline, i.Forks = 2, []Fork{{Timeline: 1, At: at(20)}} }, 100},
+	} {
+		p := positionState{G: 4, Epoch: 1, Identity: "a", Timeline: 1, Position: at(500), Snapshot: snapshotNone}
+		info := LogInfo{Identity: "a", Timeline: 1, Ready: true, Lowest: at(100), Highest: at(900)}
+		c.change(&p, &info)
+		s := emptyState()
+		s.positions[0] = &p
+		r := &resolution{s: s, info: info, effect: Effect{From: &p.Position}}
+		r.goOn(p, 2)
+		if r.next.Position != at(c.want) || *r.effect.To != at(c.want) || r.effect.Again != (c.want < p.Position.Offset) {
+			t.Errorf("%s: from %v, again %v; want %d", name, r.next.Position, r.effect.Again, c.want)
+		}
+	}
 }

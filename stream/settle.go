@@ -40,17 +40,13 @@ func (p *Producer) Settle(ctx context.Context, parts []Partition) error {
 
 // hanging returns the partitions that still have an open transaction when
 // those on their way must have ended.
-func (p *Producer) hanging(ctx context.Context, parts []Partition) (open []Partition, err error) {
+func (p *Producer) hanging(ctx context.Context, parts []Partition) ([]Partition, error) {
 	if !p.Transactional() {
 		return parts, nil
 	}
-	defer func() {
-		if err == nil && len(open) == 0 {
-			p.client.ends.forget(p.cfg.TransactionalID)
-		}
-	}()
 	limited, cancel := context.WithTimeout(ctx, settleGrace)
 	defer cancel()
+	var open []Partition
 	for _, part := range parts {
 		_, err := p.client.WaitStable(limited, part.Topic, part.Number)
 		switch {
@@ -147,7 +143,7 @@ func (e *ends) follow(id string, epoch int16) {
 	}
 }
 
-// forget is called when a transaction begins, or nothing hangs.
+// forget is called when a transaction has begun.
 func (e *ends) forget(id string) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()

@@ -66,7 +66,6 @@ func (p *Producer) join(ctx context.Context, parts []Partition) error {
 		return nil
 	}
 	if !p.txn.open {
-		p.client.ends.forget(p.cfg.TransactionalID)
 		p.txn.open, p.txn.since = true, time.Now()
 		p.txn.partitions = make(map[Partition]struct{})
 	}
@@ -85,6 +84,9 @@ func (p *Producer) join(ctx context.Context, parts []Partition) error {
 	})
 	if err != nil {
 		return err
+	}
+	if len(p.txn.partitions) == 0 {
+		p.client.ends.forget(p.cfg.TransactionalID)
 	}
 	for _, key := range fresh {
 		p.txn.partitions[key] = struct{}{}
