@@ -82,7 +82,8 @@ func (a *app) heed(ctx context.Context) {
 		}
 		known := 0
 		var err error
-		if log == nil {
+		first := log == nil
+		if first {
 			log, err = audit.Read(ctx, a.broker.Client)
 			known = len(log.Entries)
 		} else {
@@ -94,8 +95,13 @@ func (a *app) heed(ctx context.Context) {
 				a.resting.wake(e.Of)
 			}
 		}
-		if err != nil {
-			a.opts.Log.Debug("could not read the audit log, will try again", "error", err)
+		if err == nil {
+			continue
+		}
+		a.opts.Log.Debug("could not read the audit log, will try again", "error", err)
+		// Who has read before goes on where they were, or what came meanwhile would be no news;
+		// unless the log is another one. A first reading that finds it broken ends there.
+		if first != audit.IsBroken(err) {
 			log = nil
 		}
 	}
