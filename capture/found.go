@@ -72,6 +72,9 @@ func (f *found) adopt(ctx context.Context, name string, partitions int32) error 
 		if err != nil {
 			return err
 		}
+		if t.flags&stream.FlagEnd != 0 && name != f.cfg.EndTopic() {
+			return nil // of a capture whose prefix begins with ours
+		}
 		ours = ours || t.known
 		tails = append(tails, t)
 	}
