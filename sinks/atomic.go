@@ -253,15 +253,12 @@ func (r *run) drain(ctx context.Context, queue <-chan *subscribe.Transaction, c 
 			return err
 		}
 		r.careful -= changes
-		switch {
-		case c.batch.More:
-			r.open += changes
-		case time.Since(reported) > reportEvery:
-			r.report(ctx, c.batch.Positions)
-			reported = time.Now()
-			fallthrough
-		default:
+		if r.open += changes; !c.batch.More {
 			r.open = 0
+			if time.Since(reported) > reportEvery {
+				r.report(ctx, c.batch.Positions)
+				reported = time.Now()
+			}
 		}
 		c.release()
 	}
